@@ -1,0 +1,163 @@
+"""The model card: what a model is, what it takes and gives, what it saw, how good it is, under which terms.
+
+A card is strict: an unknown field, a missing one or a value out of bounds is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lobule.errors import CardError
+
+__all__ = ["CARD_VERSION", "Card", "Data", "Graph", "Score", "Tensor", "read_card"]
+
+CARD_VERSION = 1
+
+Family = Literal["tumor", "nuclei", "field", "grading", "metastasis"]
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Tensor(_Strict):
+    """One input or output of a graph. ``shape`` uses -1 where any size is accepted."""
+
+    name: Text
+    dtype: Literal["uint8", "float32"]
+    layout: Literal["NHWC", "NCHW", "NHW", "NC"]
+    shape: tuple[int, ...]
+    meaning: Text
+
+    @model_validator(mode="after")
+    def _rank(self) -> Tensor:
+        if len(self.shape) != len(self.layout):
+            raise ValueError(f"shape {self.shape} does not fit layout {self.layout}")
+        if any(n != -1 and n < 1 for n in self.shape):
+            raise ValueError(f"shape {self.shape}: sizes are -1 (any) or at least 1")
+        return self
+
+
+class Graph(_Strict):
+    """One ONNX file with what it computes.
+
+    ``mean`` and ``std`` (per channel, RGB, on the 0-255 scale) are applied outside where the graph does not
+    prepare its input itself; both null: "in graph".
+    """
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")]
+    sha256: Sha256
+    role: Literal["patch", "refine", "segment"]
+    mpp: Positive | None
+    """Working µm/px of the pixels input; null where the whole slide is fitted into the input (refine)."""
+    tile_px: Annotated[int, Field(ge=16, le=8192)]
+    halo_px: Annotated[int, Field(ge=0, le=2048)] = 0
+    color_order: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[Positive, Positive, Positive] | None = None
+    fit: Literal["pad", "squash"] | None = None
+    """How a slide that is not square fills the square input (refine only)."""
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    precision: Literal["float32"] = "float32"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Graph:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std come together or are both null (in graph)")
+        if 2 * self.halo_px >= self.tile_px:
+            raise ValueError(f"halo_px {self.halo_px} leaves nothing of a tile of {self.tile_px} px")
+        if (self.mpp is None) != (self.role == "refine"):
+            raise ValueError("mpp is null for a refine graph and a number for any other")
+        if (self.fit is None) == (self.role == "refine"):
+            raise ValueError("fit is stated by a refine graph and by no other")
+        return self
+
+
+class Data(_Strict):
+    """One data set that the model was trained on or scored on."""
+
+    name: Text
+    source: Text
+    terms: Text
+    used_for: Literal["pretraining", "training", "selection", "test"]
+    count: Text
+    split: Text
+    """Which part, how it was cut (by patient, by contiguous blocks) and what was kept apart."""
+
+
+class Score(_Strict):
+    """One measured number on data the model never saw; ``low``/``high`` bound its 95 % interval."""
+
+    name: Text
+    value: float
+    low: float | None = None
+    high: float | None = None
+    on: Text
+    how: Text
+
+
+class Card(_Strict):
+    """Everything lobule knows about a model; lies as ``card.json`` beside its graphs."""
+
+    card_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    family: Family
+    task: Text
+    classes: Annotated[tuple[Text, ...], Field(min_length=1)]
+    graphs: Annotated[tuple[Graph, ...], Field(min_length=1)]
+    thresholds: dict[str, float]
+    """Named decision values of the family, chosen on data used for selection, never on the test part."""
+    data: Annotated[tuple[Data, ...], Field(min_length=1)]
+    scores: tuple[Score, ...]
+    calibration: Text
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[Positive, Positive, Positive]
+    """Mean and SD over training tiles of their mean RGB (0-255): how far a slide's color lies from these."""
+    terms: Text
+    intended_use: Text
+    limits: Annotated[tuple[Text, ...], Field(min_length=1)]
+    made_by: Text
+    """The recipe, seed and command that made the model."""
+
+    @model_validator(mode="after")
+    def _graphs_of_family(self) -> Card:
+        roles = [graph.role for graph in self.graphs]
+        if len(set(roles)) != len(roles):
+            raise ValueError(f"two graphs of one role: {roles}")
+        needed = {"tumor": "patch", "nuclei": "segment"}.get(self.family)
+        if needed and needed not in roles:
+            raise ValueError(f"a {self.family} model needs a graph of role {needed!r}, this has {roles}")
+        return self
+
+    def graph(self, role: str) -> Graph | None:
+        """The graph of that role, or None."""
+        return next((graph for graph in self.graphs if graph.role == role), None)
+
+
+def read_card(path: Path) -> Card:
+    """Reads and checks a card. Raises CardError that names the first offending field."""
+    name = path.parent.name
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(name, f"card.json cannot be read: {error}") from error
+    try:
+        return Card.model_validate(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise CardError(name, f"card.json is not JSON: {error}") from error
+    except RecursionError as error:
+        raise CardError(name, "card.json is nested too deeply") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "card"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise CardError(name, f"card.json: {where}: {first['msg']}{more}") from error
