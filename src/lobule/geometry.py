@@ -103,8 +103,8 @@ class WorkingFrame:
 
     def to_slide(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Continuous working (x, y) points, shape (..., 2), to continuous level-0 points."""
-        return np.asarray(points, np.float64) * np.asarray(self.scale)
+        return np.multiply(points, self.scale, dtype=np.float64)
 
     def from_slide(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Continuous level-0 (x, y) points, shape (..., 2), to continuous working points."""
-        return np.asarray(points, np.float64) / np.asarray(self.scale)
+        return np.divide(points, self.scale, dtype=np.float64)

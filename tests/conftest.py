@@ -1,0 +1,25 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data: LOBULE_DATA, else ``../shared/data`` beside the checkout."""
+    folder = Path(os.environ.get("LOBULE_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "slides").is_dir():
+        pytest.skip(f"real data are absent: {folder} has no 'slides' (set LOBULE_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slides_dir(data_dir: Path) -> Path:
+    """The real slides."""
+    return data_dir / "slides"
