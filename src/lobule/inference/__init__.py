@@ -1,0 +1,1 @@
+"""From tiles to results: the stream over tiles and the journal that survives a kill."""

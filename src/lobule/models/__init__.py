@@ -1,0 +1,1 @@
+"""Models: the card, where models lie, and whether a folder holds what its card says."""

@@ -1,0 +1,104 @@
+"""Finds models and checks that their files are what the card says, before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lobule.errors import UnknownModelError, WeightsDigestError, WeightsNotFoundError
+from lobule.models.card import Card, Graph, read_card
+
+__all__ = ["Model", "load_model", "select_models", "shipped_models"]
+
+_ZOO = Path(__file__).resolve().parents[1] / "zoo"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checked model: its card and the folder that holds its graphs."""
+
+    folder: Path
+    card: Card
+    card_sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    def file(self, graph: Graph) -> Path:
+        """Where a graph's ONNX file lies."""
+        return self.folder / graph.file
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load_model(folder: Path) -> Model:
+    """Reads a model folder (``card.json`` and its ONNX files) and checks every digest.
+
+    Raises UnknownModelError, CardError, WeightsNotFoundError, WeightsDigestError.
+    """
+    card_path = folder / "card.json"
+    if not folder.is_dir() or not card_path.is_file():
+        raise UnknownModelError(str(folder), "no model here: a model is a folder with card.json and its .onnx files")
+    card = read_card(card_path)
+    for graph in card.graphs:
+        path = folder / graph.file
+        if not path.is_file():
+            raise WeightsNotFoundError(card.name, f"{path} is missing; the card names it as the {graph.role} graph")
+        found = _sha256(path)
+        if found != graph.sha256:
+            raise WeightsDigestError(
+                card.name,
+                f"{path} is not the file the card describes (sha256 {found[:12]}…, card {graph.sha256[:12]}…): "
+                "truncated, changed or of another version; copy the model folder again",
+            )
+    return Model(folder, card, _sha256(card_path))
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models that come with lobule: name → folder."""
+    if not _ZOO.is_dir():
+        return {}
+    return {path.parent.name: path.parent for path in sorted(_ZOO.glob("*/card.json"))}
+
+
+def select_models(chosen: Iterable[str | Path] = ()) -> dict[str, Model]:
+    """One model per family: the shipped ones, each replaced by a chosen one of its family.
+
+    ``chosen`` holds model folders, folders of model folders, or names of shipped models.
+    """
+    shipped = shipped_models()
+    folders: list[Path] = []
+    for item in chosen:
+        path = Path(item)
+        if str(item) in shipped:
+            folders.append(shipped[str(item)])
+        elif (path / "card.json").is_file():
+            folders.append(path)
+        elif path.is_dir() and (inside := sorted(path.glob("*/card.json"))):
+            folders.extend(card.parent for card in inside)
+        else:
+            raise UnknownModelError(
+                str(item),
+                "neither a model folder (card.json and .onnx files) nor a shipped model "
+                f"({', '.join(shipped) or 'none'})",
+            )
+    models = [load_model(folder) for folder in folders]
+    by_family: dict[str, Model] = {}
+    for model in models:
+        other = by_family.get(model.card.family)
+        if other is not None and other.folder != model.folder:
+            raise UnknownModelError(
+                model.name, f"two models of the family {model.card.family} were given: {other.folder} and {model.folder}"
+            )
+        by_family[model.card.family] = model
+    for folder in shipped.values():
+        card = read_card(folder / "card.json")
+        if card.family not in by_family:
+            by_family[card.family] = load_model(folder)
+    return by_family

@@ -1,0 +1,88 @@
+"""OpenVINO behind the contract of a runtime; the only module that calls it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from lobule.errors import InferenceError, ModelOutputError
+from lobule.models.card import Graph
+from lobule.runtimes.agreement import check_agreement
+from lobule.runtimes.runtime import Arrays
+
+__all__ = ["OpenVinoRuntime"]
+
+_DTYPES = {"u8": "uint8", "f32": "float32"}
+
+
+class OpenVinoRuntime:
+    """One stream of one thread per worker; each calling thread keeps its own request."""
+
+    kind = "openvino"
+
+    def __init__(self, model: str, path: Path, graph: Graph, *, workers: int) -> None:
+        core = ov.Core()
+        try:
+            network = core.read_model(path)
+        except RuntimeError as error:
+            raise ModelOutputError(model, f"{path} cannot be loaded by OpenVINO: {error}") from error
+
+        def signature(ports: list[ov.Output]) -> dict[str, tuple[str, list[int | None]]]:
+            return {
+                port.get_any_name(): (
+                    _DTYPES.get(port.get_element_type().get_type_name(), port.get_element_type().get_type_name()),
+                    [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()],
+                )
+                for port in ports
+            }
+
+        check_agreement(model, graph, signature(network.inputs), signature(network.outputs))
+        # a fixed shape lets OpenVINO plan its memory once; the batch is one tile
+        shapes = {
+            tensor.name: [
+                1 if axis == "N" else graph.tile_px if size == -1 else size
+                for axis, size in zip(tensor.layout, tensor.shape, strict=True)
+            ]
+            for tensor in graph.inputs
+        }
+        try:
+            network.reshape(shapes)
+            self._compiled = core.compile_model(
+                network,
+                "CPU",
+                {
+                    # processors with bfloat16 would use it unasked
+                    "INFERENCE_PRECISION_HINT": "f32",
+                    "NUM_STREAMS": str(workers),
+                    "INFERENCE_NUM_THREADS": str(workers),
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+        except RuntimeError as error:
+            raise ModelOutputError(model, f"{path} cannot be compiled by OpenVINO: {error}") from error
+        self._model = model
+        self._outputs = [tensor.name for tensor in graph.outputs]
+        self._own = threading.local()
+        version = ov.get_version().split("-")[0]
+        self.description = f"OpenVINO {version}, CPU, float32"
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        """See Runtime."""
+        request = getattr(self._own, "request", None)
+        try:
+            if request is None:
+                request = self._own.request = self._compiled.create_infer_request()
+            request.infer(dict(inputs), share_inputs=True)
+            # the request's buffers are overwritten by the next call: the caller gets copies
+            return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+        except RuntimeError as error:
+            raise InferenceError(f"model {self._model}: OpenVINO failed: {error}", runtime=self.kind) from error
+
+    def close(self) -> None:
+        """See Runtime."""
+        self._own = threading.local()
+        del self._compiled

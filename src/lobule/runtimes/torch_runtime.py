@@ -1,0 +1,66 @@
+"""PyTorch behind the contract of a runtime, through onnx2torch; the only module here that calls them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from lobule.errors import InferenceError, ModelOutputError
+from lobule.models.card import Graph
+from lobule.runtimes.agreement import check_agreement
+from lobule.runtimes.runtime import Arrays
+
+__all__ = ["TorchRuntime"]
+
+_DTYPES = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
+
+
+class TorchRuntime:
+    """The graph as a torch module; one thread per call."""
+
+    kind = "torch"
+
+    def __init__(self, model: str, path: Path, graph: Graph) -> None:
+        # torchvision, which onnx2torch imports, and torch may be of different builds
+        from onnx2torch import convert
+
+        try:
+            proto = onnx.load(str(path))
+            network = convert(proto)
+        except (OSError, ValueError, RuntimeError, NotImplementedError, onnx.checker.ValidationError) as error:
+            raise ModelOutputError(model, f"{path} cannot be loaded by torch (onnx2torch): {error}") from error
+
+        def signature(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[int | None]]]:
+            found: dict[str, tuple[str, list[int | None]]] = {}
+            for value in values:
+                tensor = value.type.tensor_type
+                sizes = [size.dim_value if size.dim_value > 0 else None for size in tensor.shape.dim]
+                found[value.name] = (_DTYPES.get(tensor.elem_type, str(tensor.elem_type)), sizes)
+            return found
+
+        check_agreement(model, graph, signature(proto.graph.input), signature(proto.graph.output))
+        torch.set_num_threads(1)
+        self._network = network.eval()
+        self._model = model
+        self._inputs = [value.name for value in proto.graph.input]
+        self._outputs = [value.name for value in proto.graph.output]
+        self.description = f"PyTorch {torch.__version__}, CPU, float32"
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
+        """See Runtime."""
+        try:
+            with torch.inference_mode():
+                results = self._network(*(torch.from_numpy(np.array(inputs[name])) for name in self._inputs))
+        except RuntimeError as error:
+            raise InferenceError(f"model {self._model}: torch failed: {error}", runtime=self.kind) from error
+        if isinstance(results, torch.Tensor):
+            results = (results,)
+        return {name: result.numpy() for name, result in zip(self._outputs, results, strict=True)}
+
+    def close(self) -> None:
+        """See Runtime."""
+        del self._network
