@@ -103,8 +103,10 @@ class WorkingFrame:
 
     def to_slide(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Continuous working (x, y) points, shape (..., 2), to continuous level-0 points."""
-        return np.multiply(points, self.scale, dtype=np.float64)
+        level0: NDArray[np.float64] = np.multiply(points, self.scale, dtype=np.float64)
+        return level0
 
     def from_slide(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Continuous level-0 (x, y) points, shape (..., 2), to continuous working points."""
-        return np.divide(points, self.scale, dtype=np.float64)
+        working: NDArray[np.float64] = np.divide(points, self.scale, dtype=np.float64)
+        return working

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 __all__ = ["BarReporter", "LineReporter", "QuietReporter", "Reporter", "Step", "reporter_for"]
@@ -26,15 +26,9 @@ class Reporter(Protocol):
         """One line of text."""
         ...
 
-    def step(self, label: str, total: int) -> _StepContext:
+    def step(self, label: str, total: int) -> AbstractContextManager[Step]:
         """A step of ``total`` units, as a context manager."""
         ...
-
-
-class _StepContext(Protocol):
-    def __enter__(self) -> Step: ...
-
-    def __exit__(self, *error: object) -> bool | None: ...
 
 
 class _Silent:

@@ -1,0 +1,191 @@
+"""Tumor regions in two stages, after H2G-Net (Pedersen et al. 2022): patch classifier, then refinement.
+
+Departures from the paper: the shipped networks are smaller; a slide keeps its aspect (``fit="pad"``); regions
+below a stated area are dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobule.errors import ModelOutputError
+from lobule.findings.maps import ScalarMap, TumorRegion
+from lobule.geometry import Mpp, WorkingFrame
+from lobule.models.card import Graph
+from lobule.slides.slide import RgbImage
+
+if TYPE_CHECKING:
+    from shapely import Polygon
+
+__all__ = [
+    "MIN_HOLE_MM2",
+    "MIN_REGION_MM2",
+    "decode_patch",
+    "heatmap_on_grid",
+    "longest_diameter_px",
+    "prepare_pixels",
+    "prepare_refinement",
+    "refinement_frame",
+    "tumor_mask",
+    "tumor_regions",
+]
+
+MIN_REGION_MM2 = 0.02
+"""Smaller regions are dropped: a third of a heatmap cell is below what the classifier can place."""
+MIN_HOLE_MM2 = 0.01
+"""Smaller holes are filled."""
+
+
+def prepare_pixels(pixels: RgbImage, graph: Graph) -> NDArray[np.generic]:
+    """The (h, w, 3) uint8 tile as the graph's pixels input, batch of one, in the card's layout and scaling."""
+    tensor = graph.inputs[0]
+    batch: NDArray[np.generic] = pixels[None] if graph.color_order == "RGB" else pixels[None, :, :, ::-1]
+    if graph.mean is not None and graph.std is not None:
+        mean, std = (np.asarray(value, np.float32) for value in (graph.mean, graph.std))
+        batch = (batch.astype(np.float32) - mean) / std
+    if tensor.layout == "NCHW":
+        batch = batch.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(batch, dtype=tensor.dtype)
+
+
+def decode_patch(model: str, output: NDArray[np.generic]) -> float:
+    """P(tumor) of one tile from the classifier's (1, 2) probabilities (normal, tumor)."""
+    if output.shape != (1, 2) or not np.isfinite(output).all():
+        raise ModelOutputError(model, f"a patch gives {output.shape} numbers or not finite ones, (1, 2) expected")
+    return float(output[0, 1])
+
+
+def refinement_frame(slide_size: tuple[int, int], slide_mpp: Mpp, size_px: int) -> WorkingFrame:
+    """The frame in which the whole slide fits a square of ``size_px``, its aspect kept (fit="pad")."""
+    longest_um = max(slide_size[0] * slide_mpp.x, slide_size[1] * slide_mpp.y)
+    side = longest_um / size_px
+    return WorkingFrame(slide_size, slide_mpp, Mpp(side, side))
+
+
+def heatmap_on_grid(heatmap: ScalarMap, grid: WorkingFrame, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Stage 1's map on another frame's pixels, (rows, columns) float32, bilinear between cell centers.
+
+    Beyond the outermost centers the nearest cell holds; cells that were not looked at count as 0.
+    """
+    cells = np.nan_to_num(heatmap.values, nan=0.0).astype(np.float32)
+
+    def weights(
+        count: int, length: int, ratio: float
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+        at = np.clip((np.arange(length) + 0.5) * ratio - 0.5, 0, count - 1)
+        low = np.floor(at).astype(np.intp)
+        return low, np.minimum(low + 1, count - 1), (at - low).astype(np.float32)
+
+    y0, y1, wy = weights(cells.shape[0], shape[0], grid.scale[1] / heatmap.frame.scale[1])
+    x0, x1, wx = weights(cells.shape[1], shape[1], grid.scale[0] / heatmap.frame.scale[0])
+    rows = cells[y0] * (1 - wy)[:, None] + cells[y1] * wy[:, None]
+    return rows[:, x0] * (1 - wx) + rows[:, x1] * wx
+
+
+def prepare_refinement(
+    overview: RgbImage, heatmap: ScalarMap, frame: WorkingFrame, graph: Graph
+) -> dict[str, NDArray[np.generic]]:
+    """The inputs of the refinement graph: the slide fitted top left into a white square, and the heatmap on it."""
+    side = graph.tile_px
+    pixels = np.full((side, side, 3), 255, np.uint8)
+    height, width = min(overview.shape[0], side), min(overview.shape[1], side)
+    pixels[:height, :width] = overview[:height, :width]
+    guide = np.zeros((side, side, 1), np.float32)
+    guide[:height, :width, 0] = heatmap_on_grid(heatmap, frame, (height, width))
+    return {graph.inputs[0].name: pixels[None], graph.inputs[1].name: guide[None]}
+
+
+def tumor_mask(map_: ScalarMap, threshold: float) -> NDArray[np.bool_]:
+    """Cells at or above the threshold, without small specks and small holes (MIN_REGION_MM2, MIN_HOLE_MM2)."""
+    from skimage.morphology import label
+
+    mask: NDArray[np.bool_] = np.nan_to_num(map_.values, nan=0.0) >= threshold
+    cell_mm2 = map_.frame.mpp.pixel_area_um2 / 1e6
+    for value, smallest in ((True, MIN_REGION_MM2), (False, MIN_HOLE_MM2)):
+        labels = label(mask == value, connectivity=1)
+        small = np.bincount(labels.ravel()) * cell_mm2 < smallest
+        small[0] = False
+        mask = np.where(small[labels], not value, mask)
+    return mask
+
+
+def longest_diameter_px(polygon: Polygon, mpp: Mpp) -> float:
+    """The longest distance between two points of the polygon, in µm."""
+    points = np.asarray(polygon.convex_hull.exterior.coords) * (mpp.x, mpp.y)
+    gaps = points[:, None] - points[None]
+    return float(np.sqrt((gaps**2).sum(-1).max()))
+
+
+def tumor_regions(
+    slide_id: str,
+    map_: ScalarMap,
+    mask: NDArray[np.bool_],
+    polygons: Sequence[Polygon],
+    blurred: ScalarMap | None,
+) -> tuple[TumorRegion, ...]:
+    """Regions, largest first, from the mask's polygons (in mask cells, see polygons_from_mask).
+
+    ``blurred`` holds 1 for a tile out of focus, 0 for a sharp one, NaN for one that was not judged.
+    """
+    import uuid
+
+    import shapely
+    from shapely import affinity
+
+    width, height = map_.frame.slide_size
+    slide = shapely.box(0, 0, width, height)
+    mpp = map_.frame.slide_mpp
+    sx, sy = map_.frame.scale
+    regions = []
+    for polygon in polygons:
+        placed = affinity.scale(polygon, sx, sy, origin=(0, 0)).intersection(slide)
+        parts = [part for part in shapely.get_parts(placed) if part.geom_type == "Polygon" and part.area > 0]
+        for part in parts:
+            area_mm2 = part.area * mpp.pixel_area_um2 / 1e6
+            in_um = affinity.scale(part, mpp.x, mpp.y, origin=(0, 0))
+            regions.append(
+                TumorRegion(
+                    id="",
+                    polygon=part,
+                    area_mm2=area_mm2,
+                    perimeter_mm=in_um.length / 1e3,
+                    longest_diameter_mm=longest_diameter_px(part, mpp) / 1e3,
+                    mean_probability=_mean_inside(map_, part),
+                    blurred_share=None if blurred is None else _mean_inside(blurred, part),
+                )
+            )
+    regions.sort(key=lambda region: (-region.area_mm2, region.polygon.bounds))
+    return tuple(
+        TumorRegion(
+            str(uuid.uuid5(uuid.NAMESPACE_URL, f"lobule:{slide_id}:region:{number}")),
+            region.polygon,
+            region.area_mm2,
+            region.perimeter_mm,
+            region.longest_diameter_mm,
+            region.mean_probability,
+            region.blurred_share,
+        )
+        for number, region in enumerate(regions)
+    )
+
+
+def _mean_inside(map_: ScalarMap, polygon: Polygon) -> float | None:
+    """Mean of the cells whose centers lie in the polygon (level-0 px); None where no judged cell does."""
+    import shapely
+
+    sx, sy = map_.frame.scale
+    x0, y0, x1, y1 = polygon.bounds
+    columns = np.arange(max(0, math.floor(x0 / sx)), min(map_.values.shape[1], math.ceil(x1 / sx)))
+    rows = np.arange(max(0, math.floor(y0 / sy)), min(map_.values.shape[0], math.ceil(y1 / sy)))
+    if not len(columns) or not len(rows):
+        return None
+    values = map_.values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    shapely.prepare(polygon)
+    x, y = np.meshgrid((columns + 0.5) * sx, (rows + 0.5) * sy)
+    inside = values[shapely.contains_xy(polygon, x, y) & np.isfinite(values)]
+    return float(inside.mean(dtype=np.float64)) if inside.size else None
