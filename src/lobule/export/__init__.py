@@ -1,0 +1,1 @@
+"""Findings become files: GeoJSON, OME-TIFF, tables; each written whole or not at all."""
