@@ -1,0 +1,173 @@
+"""Slides that OpenSlide reads: SVS, NDPI, MRXS, SCN, BIF, SVSlide, VMS, CZI, DICOM, Philips, tiled TIFF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lobule.errors import SlideReadError, UnsupportedSlideError
+from lobule.geometry import Box
+from lobule.slides.levels import build_levels, read_clipped
+from lobule.slides.resolution import judge_mpp, parse_number
+from lobule.slides.slide import RgbImage, Slide, SlideProperties
+
+if TYPE_CHECKING:
+    import openslide
+    from PIL.Image import Image
+
+NAME = "openslide"
+
+LARGEST_ASSOCIATED_PX = 100_000_000
+
+
+def detect(path: Path, head: bytes) -> str | None:
+    """None if OpenSlide knows the file, else why it declines. Never raises."""
+    import openslide
+
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+    except (openslide.OpenSlideError, OSError, ValueError) as error:
+        return f"detection failed: {error}"
+    return None if vendor else "not one of its formats"
+
+
+def open(path: Path, head: bytes) -> Slide:
+    """Opens the slide and reads its first and last pixel. Raises UnsupportedSlideError, SlideReadError."""
+    return OpenSlideSlide(path)
+
+
+class OpenSlideSlide(Slide):
+    """A slide read through OpenSlide. Alpha (never scanned) is laid over the background color."""
+
+    thread_safe = True
+
+    def __init__(self, path: Path) -> None:
+        import openslide
+
+        self.path = path
+        self._closed = False
+        try:
+            self._handle: openslide.OpenSlide = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise UnsupportedSlideError(path, f"OpenSlide does not know this file: {error}") from error
+        except (openslide.OpenSlideError, OSError, ValueError) as error:
+            raise SlideReadError(path, f"the slide cannot be opened: {error}") from error
+        try:
+            self._describe()
+            width, height = self.size
+            for corner in {(0, 0), (width - 1, height - 1)}:
+                self.read_level(0, corner, (1, 1))
+        except (SlideReadError, UnsupportedSlideError):
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        raw = dict(self._handle.properties)
+        vendor = raw.get("openslide.vendor", "unknown")
+        sizes = [(int(width), int(height)) for width, height in self._handle.level_dimensions]
+        if not sizes or min(min(size) for size in sizes) < 1:
+            raise UnsupportedSlideError(self.path, f"the {vendor} slide has an empty level: {sizes}")
+        tiles: list[tuple[int, int] | None] = []
+        for index in range(len(sizes)):
+            width = raw.get(f"openslide.level[{index}].tile-width")
+            height = raw.get(f"openslide.level[{index}].tile-height")
+            tiles.append((int(width), int(height)) if width and height else None)
+        self.levels, self._own_level = build_levels(sizes, tiles)
+        self._own_downsample = [float(value) for value in self._handle.level_downsamples]
+        power = parse_number(raw.get("openslide.objective-power"))
+        # only the generic reader takes mpp from print-resolution tags; the others have vendors' fields
+        source = "resolution-tag" if vendor == "generic-tiff" else "file"
+        resolution = judge_mpp(
+            raw.get("openslide.mpp-x", raw.get("aperio.MPP")),
+            raw.get("openslide.mpp-y", raw.get("aperio.MPP")),
+            "resolution-tag" if source == "resolution-tag" else "file",
+            size=sizes[0],
+            objective_power=power,
+        )
+        color = raw.get("openslide.background-color", "FFFFFF")
+        background = (int(color[0:2], 16), int(color[2:4], 16), int(color[4:6], 16))
+        names = ("x", "y", "width", "height")
+        bounds = None
+        if all(f"openslide.bounds-{name}" in raw for name in names):
+            x, y, width, height = (int(raw[f"openslide.bounds-{name}"]) for name in names)
+            box = Box(x, y, x + width, y + height).clipped(*sizes[0])
+            bounds = box if box.width and box.height else None
+        self.properties = SlideProperties(
+            format=vendor,
+            reader=NAME,
+            mpp=resolution.mpp,
+            mpp_source=resolution.source,
+            mpp_problem=resolution.problem,
+            objective_power=power,
+            bounds=bounds,
+            background=background,
+            icc_profile=self._read_icc(),
+            warnings=resolution.warnings,
+            raw=raw,
+        )
+
+    def _read_icc(self) -> bytes | None:
+        import openslide
+
+        try:
+            profile = self._handle.color_profile
+        except (openslide.OpenSlideError, OSError, ValueError):
+            return None
+        return None if profile is None else bytes(profile.tobytes())
+
+    def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
+        if self._closed:
+            raise SlideReadError(self.path, "the slide is closed")
+        own = self._own_level[level]
+        downsample = self._own_downsample[own]
+
+        def read(corner: tuple[int, int], extent: tuple[int, int]) -> RgbImage:
+            location = (round(corner[0] * downsample), round(corner[1] * downsample))
+            return self._flatten(
+                lambda: self._handle.read_region(location, own, extent),
+                f"level {level} at {corner} could not be read",
+            )
+
+        return read_clipped(self.levels[level].size, origin, size, self.properties.background, read)
+
+    def _flatten(self, fetch: Callable[[], Image], failure: str) -> RgbImage:
+        import openslide
+        from PIL.Image import DecompressionBombError
+
+        try:
+            rgba = np.asarray(fetch())
+        except (openslide.OpenSlideError, OSError, ValueError, MemoryError, DecompressionBombError) as error:
+            raise SlideReadError(self.path, f"{failure} (damaged or truncated file?): {error}") from error
+        rgb: RgbImage = np.ascontiguousarray(rgba[..., :3])
+        alpha = rgba[..., 3]
+        if alpha.size and alpha.min() < 255:
+            weight = alpha[..., None].astype(np.float32) / 255.0
+            color = np.asarray(self.properties.background, np.float32)
+            rgb = np.rint(rgb * weight + color * (1.0 - weight)).astype(np.uint8)
+        return rgb
+
+    def associated_images(self) -> tuple[str, ...]:
+        return () if self._closed else tuple(sorted(self._handle.associated_images))
+
+    def read_associated(self, name: str) -> RgbImage:
+        if name not in self.associated_images():
+            raise KeyError(name)
+        return self._flatten(
+            lambda: self._handle.associated_images[name], f"the {name} image could not be read"
+        )
+
+    def files(self) -> tuple[Path, ...]:
+        assert self.path is not None
+        if self.properties.format == "mirax":
+            folder = self.path.with_suffix("")
+            if folder.is_dir():
+                return (self.path, *sorted(part for part in folder.iterdir() if part.is_file()))
+        return (self.path,)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._handle.close()

@@ -1,0 +1,107 @@
+"""The one module that turns "this box at this mpp" into level, crop and resize."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lobule.geometry import Box, Mpp, WorkingFrame
+from lobule.slides.resample import needed_pixels, resample, tidy_step
+from lobule.slides.resolution import require_mpp
+from lobule.slides.slide import RgbImage, Slide
+
+__all__ = ["choose_level", "read_overview", "read_region", "working_frame"]
+
+LEVEL_TOLERANCE = 1e-3
+LARGEST_READ_PX = 1_048_576
+"""Level pixels read at a time: 3 MB, and up to 64 MB while they are averaged over parts of pixels."""
+
+
+def working_frame(slide: Slide, mpp: float, snap: float = 0.05) -> WorkingFrame:
+    """The frame of square pixels of ``mpp`` µm on this slide.
+
+    If a level's own mpp lies within ``snap`` (a share) of it on both axes, the frame takes that level's own
+    mpp, which need not be square: nothing is resampled, and a network sees pixels up to ``snap`` off its
+    mpp, less than scanners' nominal values differ. ``snap=0`` turns it off. Raises MissingResolutionError.
+    """
+    own = require_mpp(slide)
+    best: tuple[float, Mpp] | None = None
+    for level in slide.levels:
+        level_mpp = Mpp(own.x * level.downsample[0], own.y * level.downsample[1])
+        off = max(abs(level_mpp.x / mpp - 1.0), abs(level_mpp.y / mpp - 1.0))
+        if off <= snap and (best is None or off < best[0]):
+            best = off, level_mpp
+    return WorkingFrame(slide.size, own, Mpp(mpp, mpp) if best is None else best[1])
+
+
+def choose_level(slide: Slide, frame: WorkingFrame) -> int:
+    """The coarsest level whose pixels are on neither axis coarser (by 0.1 %) than the working pixels; else 0."""
+    sx, sy = frame.scale
+    allowed = 1.0 + LEVEL_TOLERANCE
+    fitting = [
+        index
+        for index, level in enumerate(slide.levels)
+        if level.downsample[0] <= sx * allowed and level.downsample[1] <= sy * allowed
+    ]
+    return max(fitting, key=lambda index: slide.levels[index].downsample, default=0)
+
+
+def read_region(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
+    """The working pixels of ``box``, (box.height, box.width, 3) uint8; outside the slide it is background.
+
+    Read from `choose_level` and area-averaged down to the working pixels; along an axis where the frame is
+    finer than level 0, bilinear (the only upsampling there is; a caller that asks for it warns). A pixel
+    comes out the same whichever box it is read through, to one gray level. Memory: the result and about
+    64 MB, whatever the slide and the level: large boxes are read in parts. Raises SlideReadError.
+    """
+    width, height = box.size
+    if width <= 0 or height <= 0:
+        return np.empty((max(height, 0), max(width, 0), 3), np.uint8)
+    level = choose_level(slide, frame)
+    downsample = slide.levels[level].downsample
+    step = tuple(tidy_step(s / d) for s, d in zip(frame.scale, downsample, strict=True))
+    step_x, step_y = step
+    if width * step_x * height * step_y > LARGEST_READ_PX:
+        if width * height > 1:
+            return _read_in_parts(slide, frame, box, (step_x, step_y))
+        # one working pixel of millions of level pixels: average it from a finer frame
+        finer = 16
+        inner = WorkingFrame(frame.slide_size, frame.slide_mpp, Mpp(frame.mpp.x / finer, frame.mpp.y / finer))
+        inner_box = Box(box.x0 * finer, box.y0 * finer, box.x1 * finer, box.y1 * finer)
+        return resample(
+            read_region(slide, inner, inner_box),
+            (inner_box.x0, inner_box.y0),
+            (box.x0, box.y0),
+            box.size,
+            (float(finer), float(finer)),
+        )
+    x0, x1 = needed_pixels(box.x0, box.x1, step_x)
+    y0, y1 = needed_pixels(box.y0, box.y1, step_y)
+    pixels = slide.read_level(level, (x0, y0), (x1 - x0, y1 - y0))
+    return resample(pixels, (x0, y0), (box.x0, box.y0), box.size, (step_x, step_y))
+
+
+def _read_in_parts(slide: Slide, frame: WorkingFrame, box: Box, step: tuple[float, float]) -> RgbImage:
+    """Reads ``box`` in parts of at most LARGEST_READ_PX level pixels: bands of whole rows where these are not
+    too long, so that slides in strips are decoded once."""
+    result = np.empty((box.height, box.width, 3), np.uint8)
+    columns = min(box.width, max(1, math.floor(LARGEST_READ_PX / (step[0] * step[1]))))
+    rows = min(box.height, max(1, math.floor(LARGEST_READ_PX / (step[0] * step[1] * columns))))
+    if rows * step[1] < 512 and columns > rows:
+        # long bands of few rows decode every tile many times: blocks about as high as wide instead
+        side = max(1, math.floor(math.sqrt(LARGEST_READ_PX / (step[0] * step[1]))))
+        columns, rows = min(box.width, side), min(box.height, side)
+    for y in range(box.y0, box.y1, rows):
+        for x in range(box.x0, box.x1, columns):
+            part = Box(x, y, min(x + columns, box.x1), min(y + rows, box.y1))
+            result[part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0] = read_region(
+                slide, frame, part
+            )
+    return result
+
+
+def read_overview(slide: Slide, frame: WorkingFrame) -> RgbImage:
+    """The whole slide in the working frame, (frame.size[1], frame.size[0], 3) uint8, in bounded memory."""
+    width, height = frame.size
+    return read_region(slide, frame, Box(0, 0, width, height))
