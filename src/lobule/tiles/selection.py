@@ -58,8 +58,9 @@ def tile_shares(
     rows_summed = _sums_between(mask, y_edges)
     covered = _sums_between(np.ascontiguousarray(rows_summed.T), x_edges).T
     areas = np.diff(y_edges)[:, None] * np.diff(x_edges)[None, :]
-    shares = np.divide(covered, areas, out=np.zeros_like(covered), where=areas > 0)
-    return np.minimum(np.maximum(shares, 0.0), 1.0)
+    shares: NDArray[np.float64] = np.divide(covered, areas, out=np.zeros_like(covered), where=areas > 0)
+    np.clip(shares, 0.0, 1.0, out=shares)
+    return shares
 
 
 def select(
