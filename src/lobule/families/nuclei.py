@@ -28,7 +28,9 @@ def decode_tile(
     and ``kept`` are the tile's boxes in the working frame.
     """
     if maps.shape != (1, 2, *pixels.shape[:2]) or not np.isfinite(maps).all():
-        raise ModelOutputError(card.name, f"a tile gives maps of shape {maps.shape} or numbers that are not finite")
+        raise ModelOutputError(
+            card.name, f"a tile gives maps of shape {maps.shape} or numbers that are not finite"
+        )
     probabilities = np.asarray(maps[0], np.float32)
     labels = find_instances(
         probabilities,
@@ -92,7 +94,8 @@ def describe_instances(
 
     outlines = _outlines(labels, chosen)
     in_um = [
-        shapely.polygons(outline * (mpp.x, mpp.y)) if len(outline) >= 3 else shapely.Polygon() for outline in outlines
+        shapely.polygons(outline * (mpp.x, mpp.y)) if len(outline) >= 3 else shapely.Polygon()
+        for outline in outlines
     ]
     perimeter_um = shapely.length(in_um)
     hull_um2 = shapely.area(shapely.convex_hull(in_um))

@@ -56,7 +56,9 @@ def prepare_pixels(pixels: RgbImage, graph: Graph) -> NDArray[np.generic]:
 def decode_patch(model: str, output: NDArray[np.generic]) -> float:
     """P(tumor) of one tile from the classifier's (1, 2) probabilities (normal, tumor)."""
     if output.shape != (1, 2) or not np.isfinite(output).all():
-        raise ModelOutputError(model, f"a patch gives {output.shape} numbers or not finite ones, (1, 2) expected")
+        raise ModelOutputError(
+            model, f"a patch gives {output.shape} numbers or not finite ones, (1, 2) expected"
+        )
     return float(output[0, 1])
 
 

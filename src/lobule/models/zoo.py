@@ -44,12 +44,16 @@ def load_model(folder: Path) -> Model:
     """
     card_path = folder / "card.json"
     if not folder.is_dir() or not card_path.is_file():
-        raise UnknownModelError(str(folder), "no model here: a model is a folder with card.json and its .onnx files")
+        raise UnknownModelError(
+            str(folder), "no model here: a model is a folder with card.json and its .onnx files"
+        )
     card = read_card(card_path)
     for graph in card.graphs:
         path = folder / graph.file
         if not path.is_file():
-            raise WeightsNotFoundError(card.name, f"{path} is missing; the card names it as the {graph.role} graph")
+            raise WeightsNotFoundError(
+                card.name, f"{path} is missing; the card names it as the {graph.role} graph"
+            )
         found = _sha256(path)
         if found != graph.sha256:
             raise WeightsDigestError(
@@ -94,7 +98,8 @@ def select_models(chosen: Iterable[str | Path] = ()) -> dict[str, Model]:
         other = by_family.get(model.card.family)
         if other is not None and other.folder != model.folder:
             raise UnknownModelError(
-                model.name, f"two models of the family {model.card.family} were given: {other.folder} and {model.folder}"
+                model.name,
+                f"two models of the family {model.card.family} were given: {other.folder} and {model.folder}",
             )
         by_family[model.card.family] = model
     for folder in shipped.values():

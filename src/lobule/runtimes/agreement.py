@@ -20,7 +20,9 @@ def check_agreement(model: str, graph: Graph, inputs: Signature, outputs: Signat
             _check(model, graph, kind, tensor, found)
         extra = sorted(set(found) - {tensor.name for tensor in stated})
         if extra and kind == "input":
-            raise ModelOutputError(model, f"{graph.file} asks for an input {extra[0]!r} that the card does not state")
+            raise ModelOutputError(
+                model, f"{graph.file} asks for an input {extra[0]!r} that the card does not state"
+            )
 
 
 def _check(model: str, graph: Graph, kind: str, tensor: Tensor, found: Signature) -> None:

@@ -58,7 +58,9 @@ class OnnxRuntime:
                 for node in nodes
             }
 
-        check_agreement(model, graph, signature(self._session.get_inputs()), signature(self._session.get_outputs()))
+        check_agreement(
+            model, graph, signature(self._session.get_inputs()), signature(self._session.get_outputs())
+        )
         self._outputs = [tensor.name for tensor in graph.outputs]
         provider = self._session.get_providers()[0]
         self.description = f"ONNX Runtime {ort.__version__}, {provider}, float32"
@@ -68,7 +70,9 @@ class OnnxRuntime:
         try:
             results = self._session.run(self._outputs, dict(inputs))
         except (*_ERRORS, RuntimeError) as error:
-            raise InferenceError(f"model {self._model}: ONNX Runtime failed: {error}", runtime=self.kind) from error
+            raise InferenceError(
+                f"model {self._model}: ONNX Runtime failed: {error}", runtime=self.kind
+            ) from error
         return dict(zip(self._outputs, results, strict=True))
 
     def close(self) -> None:

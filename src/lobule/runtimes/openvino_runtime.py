@@ -34,7 +34,9 @@ class OpenVinoRuntime:
         def signature(ports: list[ov.Output]) -> dict[str, tuple[str, list[int | None]]]:
             return {
                 port.get_any_name(): (
-                    _DTYPES.get(port.get_element_type().get_type_name(), port.get_element_type().get_type_name()),
+                    _DTYPES.get(
+                        port.get_element_type().get_type_name(), port.get_element_type().get_type_name()
+                    ),
                     [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()],
                 )
                 for port in ports
@@ -80,7 +82,9 @@ class OpenVinoRuntime:
             # the request's buffers are overwritten by the next call: the caller gets copies
             return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
         except RuntimeError as error:
-            raise InferenceError(f"model {self._model}: OpenVINO failed: {error}", runtime=self.kind) from error
+            raise InferenceError(
+                f"model {self._model}: OpenVINO failed: {error}", runtime=self.kind
+            ) from error
 
     def close(self) -> None:
         """See Runtime."""

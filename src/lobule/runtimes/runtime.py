@@ -51,7 +51,9 @@ def choose_runtime(kind: RuntimeKind = "auto") -> tuple[str, str]:
             raise ConfigurationError("--runtime", kind, "choose auto, onnxruntime, openvino or torch")
         needed = {"torch": "onnx2torch"}.get(kind, kind)
         if find_spec(needed) is None:
-            raise MissingDependencyError(needed, "torch" if kind == "torch" else "openvino", f"--runtime {kind}")
+            raise MissingDependencyError(
+                needed, "torch" if kind == "torch" else "openvino", f"--runtime {kind}"
+            )
         return kind, "asked for"
     if platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None:
         return "openvino", "measured faster than ONNX Runtime on x86-64"

@@ -31,8 +31,16 @@ class TorchRuntime:
         try:
             proto = onnx.load(str(path))
             network = convert(proto)
-        except (OSError, ValueError, RuntimeError, NotImplementedError, onnx.checker.ValidationError) as error:
-            raise ModelOutputError(model, f"{path} cannot be loaded by torch (onnx2torch): {error}") from error
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+            NotImplementedError,
+            onnx.checker.ValidationError,
+        ) as error:
+            raise ModelOutputError(
+                model, f"{path} cannot be loaded by torch (onnx2torch): {error}"
+            ) from error
 
         def signature(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[str, list[int | None]]]:
             found: dict[str, tuple[str, list[int | None]]] = {}

@@ -1,0 +1,211 @@
+"""Many slides: every one is tried, every failure is named, finished work is found and not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lobule.analyze.files import FINDINGS, finished
+from lobule.analyze.options import Options
+from lobule.analyze.single import prepare, run_stages
+from lobule.analyze.work import FolderWork
+from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
+from lobule.export.tables import write_summary
+from lobule.findings.schema import Findings
+from lobule.geometry import Mpp
+from lobule.models.zoo import Model, select_models
+from lobule.progress import Reporter
+from lobule.provenance import slide_identity
+from lobule.slides import open_slide
+
+__all__ = ["Outcome", "analyze_slides", "slide_ids"]
+
+WORK = ".lobule"
+"""The hidden folder beside a slide's results that holds what an interrupted run has done."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one slide. ``folder`` holds the results where there are any."""
+
+    slide: Path
+    slide_id: str
+    status: Literal["done", "unchanged", "failed"]
+    stage: str
+    reason: str
+    folder: Path | None
+    findings: Findings | None
+
+
+def slide_ids(slides: Sequence[Path]) -> dict[Path, str]:
+    """Slide → results folder name: the file's name without its ending, made unique where two collide.
+
+    Colliding slides get the first digits of their content's digest (of the path's where they cannot be read),
+    so a slide's name depends on neither the order nor on which others failed.
+    """
+    by_stem = defaultdict(list)
+    for slide in dict.fromkeys(slides):
+        by_stem[_stem(slide).casefold()].append(slide)
+    ids: dict[Path, str] = {}
+    for group in by_stem.values():
+        if len(group) == 1:
+            ids[group[0]] = _stem(group[0])
+            continue
+        taken: set[str] = set()
+        for slide in sorted(group):
+            name = f"{_stem(slide)}-{_content_digest(slide)[:8]}"
+            if name.casefold() in taken:
+                name = f"{name}-{hashlib.sha256(str(slide.resolve()).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+            taken.add(name.casefold())
+            ids[slide] = name
+    return ids
+
+
+def _stem(slide: Path) -> str:
+    name = slide.name
+    for ending in (".ome.tiff", ".ome.tif"):
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return slide.stem
+
+
+def _content_digest(slide: Path) -> str:
+    try:
+        return slide_identity([slide]).sha256
+    except OSError:
+        return hashlib.sha256(str(slide.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def analyze_slides(
+    slides: Sequence[Path],
+    out: Path,
+    options: Options,
+    *,
+    mpp: float | None,
+    mpp_table: Mapping[str, Mpp],
+    reporter: Reporter,
+) -> tuple[Outcome, ...]:
+    """Analyzes every slide into ``out`` and writes ``out/summary.csv`` after each.
+
+    Raises ModelError or ConfigurationError at once where nothing could be done for any slide.
+    """
+    models = select_models(options.models)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultWriteError(out, f"cannot be written: {error.strerror or error}") from error
+    outcomes: list[Outcome] = []
+    ids = slide_ids(slides)
+    for number, (slide, slide_id) in enumerate(ids.items(), 1):
+        reporter.say(f"[{number}/{len(ids)}] {slide.name}")
+        outcome = _attempt(slide, slide_id, out, options, models, mpp, mpp_table, reporter)
+        outcomes.append(outcome)
+        if outcome.status == "failed":
+            reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
+        elif outcome.status == "unchanged":
+            reporter.say(f"{slide_id}: already done, nothing changed: {outcome.folder}")
+        else:
+            reporter.say(f"{slide_id}: done: {outcome.folder}")
+        _write_summary(out, outcomes)
+    return tuple(outcomes)
+
+
+def _attempt(
+    path: Path,
+    slide_id: str,
+    out: Path,
+    options: Options,
+    models: Mapping[str, Model],
+    mpp: float | None,
+    mpp_table: Mapping[str, Mpp],
+    reporter: Reporter,
+) -> Outcome:
+    stage = "open"
+    try:
+        listed = mpp_table.get(path.name) or mpp_table.get(path.stem)
+        with open_slide(
+            path,
+            mpp=listed if mpp is None else Mpp(mpp, mpp),
+            mpp_source="csv" if mpp is None else "option",
+        ) as slide:
+            stage = "prepare"
+            prepared = prepare(slide, slide_id, options, models)
+            folder = out / slide_id
+            if (found := finished(folder, prepared.plan_sha256)) is not None:
+                return Outcome(path, slide_id, "unchanged", "", "", folder, found)
+            stage = "analyze"
+            fresh = not folder.exists()
+            try:
+                with FolderWork(folder / WORK) as work:
+                    result = run_stages(prepared, work, reporter)
+                    stage = "write"
+                    result.write(out)
+            except LobuleError as error:
+                # a slide refused before its first tile leaves no folder behind
+                if (
+                    fresh
+                    and not isinstance(error, ResultLockedError)
+                    and not any((folder / WORK).glob("*.journal"))
+                ):
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+            findings = Findings.model_validate_json((folder / FINDINGS).read_bytes())
+        return Outcome(path, slide_id, "done", "", "", folder, findings)
+    except (ConfigurationError, ResultWriteError):
+        # the same for every slide: the run as a whole cannot go on
+        raise
+    except LobuleError as error:
+        return Outcome(path, slide_id, "failed", stage, str(error), None, None)
+    except Exception as error:
+        # the one place for what nobody foresaw: the slide is named, the others go on
+        reason = f"unforeseen {type(error).__name__}: {' '.join(str(error).split())}"
+        return Outcome(path, slide_id, "failed", stage, reason, None, None)
+
+
+def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """All slides whose results lie in ``out``, and this run's failures, by slide id."""
+    rows = {}
+    for path in out.glob(f"*/{FINDINGS}"):
+        try:
+            rows[path.parent.name] = _row(Findings.model_validate_json(path.read_bytes()), path.parent.name)
+        except (OSError, ValueError):
+            continue
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            rows[outcome.slide_id] = {
+                "slide": outcome.slide_id,
+                "file": outcome.slide.name,
+                "status": "failed",
+                "stage": outcome.stage,
+                "reason": outcome.reason,
+            }
+    write_summary(out / "summary.csv", [rows[slide_id] for slide_id in sorted(rows)])
+
+
+def _row(findings: Findings, folder: str) -> dict[str, object]:
+    numbers = {measurement.name: measurement.value for measurement in findings.measurements}
+    skipped = [
+        f"{stage.name} skipped: {stage.reason}" for stage in findings.stages if stage.status == "skipped"
+    ]
+    return {
+        "slide": findings.slide.id,
+        "file": findings.slide.file,
+        "status": "done",
+        "reason": "; ".join(skipped),
+        "seconds": findings.run.seconds_total,
+        "mpp_um_per_px": round(Mpp(*findings.frame.mpp_um_per_px).mean, 6),
+        "tissue_mm2": numbers.get("tissue_area"),
+        "tumor_mm2": numbers.get("tumor_area"),
+        "tumor_share": numbers.get("tumor_share"),
+        "regions": numbers.get("tumor_regions"),
+        "nuclei_counted": numbers.get("nuclei_counted"),
+        "nuclei_per_mm2": numbers.get("nuclear_density"),
+        "median_nuclear_area_um2": numbers.get("nuclear_area_median"),
+        "warnings": "; ".join(notice.code for notice in findings.warnings),
+        "results": folder,
+    }

@@ -1,0 +1,136 @@
+"""A result becomes files: each appears whole, findings.json last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from lobule.analyze.single import Result
+from lobule.analyze.stages import NucleiOutcome
+from lobule.errors import ResultWriteError
+from lobule.export.geojson import write_nuclei, write_regions
+from lobule.export.heatmap import write_heatmap
+from lobule.export.whole_file import whole_file
+from lobule.findings.schema import Findings, OutputFile
+from lobule.report import Evidence, NucleiSample, write_report
+from lobule.slides import read_region
+
+__all__ = ["FINDINGS", "finished", "write_result"]
+
+FINDINGS = "findings.json"
+SAMPLES = 12
+SAMPLE_PX = 256
+
+
+def _digest(path: Path) -> OutputFile:
+    with path.open("rb") as stream:
+        return OutputFile(
+            name=path.name,
+            size_bytes=path.stat().st_size,
+            sha256=hashlib.file_digest(stream, "sha256").hexdigest(),
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ResultWriteError):
+            raise
+        raise ResultWriteError(folder, f"cannot be written: {error.strerror or error}") from error
+
+
+def write_result(result: Result, folder: Path) -> Path:
+    """Writes the slide's files into ``folder``. A findings.json there means that all others are whole.
+
+    The report's own digest is not among the files, since it shows the run's seconds; it is written before.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FINDINGS).unlink(missing_ok=True)
+        for part in folder.glob(".*.part"):
+            part.unlink()
+    frame, slide_id = result.frame, result.slide_id
+    files = []
+    with result.clock.stage("write"), _writing(folder):
+        if result.tumor is not None:
+            maps = [("tumor probability, patch classifier", result.tumor.heatmap)]
+            if result.tumor.refined is not None:
+                maps.append(("tumor probability, refined", result.tumor.refined))
+            write_heatmap(folder / "heatmap.ome.tif", maps)
+            write_regions(folder / "regions.geojson", result.tumor.regions, frame, slide_id)
+            files += ["heatmap.ome.tif", "regions.geojson"]
+        if result.nuclei is not None:
+            write_nuclei(folder / "nuclei.geojson.gz", result.nuclei.batches(), frame, slide_id)
+            files.append("nuclei.geojson.gz")
+        for stale in {"heatmap.ome.tif", "regions.geojson", "nuclei.geojson.gz"} - set(files):
+            (folder / stale).unlink(missing_ok=True)
+    findings = result.findings([_digest(folder / name) for name in files])
+    with _writing(folder):
+        write_report(folder / "report.html", findings, _evidence(result))
+        text = json.dumps(findings.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+        with whole_file(folder / FINDINGS) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    return folder
+
+
+def finished(folder: Path, plan_sha256: str) -> Findings | None:
+    """The findings of a finished run of this very plan whose files are all there, else None."""
+    try:
+        findings = Findings.model_validate_json((folder / FINDINGS).read_bytes())
+        whole = all((folder / file.name).stat().st_size == file.size_bytes for file in findings.files)
+    except (OSError, ValueError):
+        return None
+    there = whole and (folder / "report.html").is_file()
+    return findings if there and findings.plan_sha256 == plan_sha256 else None
+
+
+def _evidence(result: Result) -> Evidence:
+    tumor, seen = result.tumor, result.tissue
+    models = [result.prepared.models[stage.name] for stage in result.stages if stage.model is not None]
+    return Evidence(
+        overview=seen.overview,
+        overview_frame=seen.frame,
+        tissue=seen.tissue.mask,
+        pen=seen.tissue.pen,
+        fold=seen.tissue.fold,
+        heatmap=None if tumor is None else tumor.heatmap,
+        refined=None if tumor is None else tumor.refined,
+        blurred=None if tumor is None else tumor.blurred,
+        regions=() if tumor is None else tumor.regions,
+        samples=() if result.nuclei is None else tuple(_samples(result, result.nuclei)),
+        cards=tuple(model.card for model in models),
+        differences=result.differences(),
+    )
+
+
+def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
+    """Crops from tiles spread over the looked-at ones, fullest first among neighbors, with their nuclei."""
+    filled = np.flatnonzero(nuclei.tile_counts > 0)
+    if not len(filled):
+        return
+    chosen = filled[
+        ((np.arange(min(SAMPLES, len(filled))) + 0.5) * len(filled) / min(SAMPLES, len(filled))).astype(int)
+    ]
+    wanted = {int(number) for number in chosen}
+    from lobule.geometry import Box
+
+    for number, batch in enumerate(nuclei.batches()):
+        if number not in wanted:
+            continue
+        kept = nuclei.grid.kept(int(nuclei.indices[number]))
+        x0 = kept.x0 + max(0, (kept.width - SAMPLE_PX) // 2)
+        y0 = kept.y0 + max(0, (kept.height - SAMPLE_PX) // 2)
+        box = Box(x0, y0, min(x0 + SAMPLE_PX, kept.x1), min(y0 + SAMPLE_PX, kept.y1))
+        yield NucleiSample(
+            image=read_region(result.prepared.slide, nuclei.frame, box),
+            box=box,
+            frame=nuclei.frame,
+            nuclei=batch,
+        )

@@ -1,0 +1,388 @@
+"""Outcomes become measurements, warnings and sentences; the numbers of the report come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobule.analyze.stages import NucleiOutcome, TissueOutcome, TumorOutcome
+from lobule.families.tumor import tumor_mask
+from lobule.findings.maps import TumorRegion
+from lobule.findings.nuclei import Nuclei
+from lobule.findings.schema import Measurement, Notice, RegionFinding, Stage
+from lobule.geometry import Mpp
+from lobule.models.zoo import Model
+
+if TYPE_CHECKING:
+    from lobule.analyze.single import Prepared
+
+__all__ = [
+    "differences",
+    "nuclei_measurements",
+    "nuclei_notices",
+    "region_findings",
+    "tissue_measurements",
+    "tissue_notices",
+    "tumor_measurements",
+    "tumor_notices",
+]
+
+THRESHOLD_SWING = 0.15
+BLURRED_NOTICE_SHARE = 0.1
+COLOR_NOTICE_SD = 3.0
+NUCLEUS_DIAMETER_UM = (4.5, 16.0)
+"""Between these lies the median nuclear diameter of a slide whose mpp is right."""
+LARGE_NUCLEUS_TIMES = 2.0
+_Z95 = 1.959964
+
+
+def _rounded(value: float | None, digits: int = 6) -> float | None:
+    # ten significant digits would only be noise of the arithmetic
+    return None if value is None or not np.isfinite(value) else float(f"{value:.{digits}g}")
+
+
+def tissue_measurements(seen: TissueOutcome) -> list[Measurement]:
+    """Areas and shares on the overview."""
+    cell_mm2 = seen.frame.mpp.pixel_area_um2 / 1e6
+    mask = seen.tissue.mask
+    found = int(mask.sum())
+    rows = [("tissue_area", "Tissue area", found * cell_mm2, "mm²", f"tissue found by {seen.source}")]
+    for name, label, artifact in (
+        ("pen_share", "Pen marks, share of the slide", seen.tissue.pen),
+        ("unscanned_share", "Unscanned glass, share of the slide", seen.tissue.unscanned),
+    ):
+        rows.append((name, label, float(artifact.mean()), "", "seen on the overview"))
+    if found:
+        rows.append(
+            (
+                "fold_share",
+                "Folds, share of the tissue",
+                float((seen.tissue.fold & mask).sum() / found),
+                "",
+                "dark saturated bands on the overview",
+            )
+        )
+    return [
+        Measurement(stage="tissue", name=name, label=label, value=_rounded(value), unit=unit, how=how)
+        for name, label, value, unit, how in rows
+    ]
+
+
+def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
+    """What a user should know of the slide and its tissue."""
+    notices = [Notice(code="slide", message=text) for text in prepared.slide.properties.warnings]
+    notices += [Notice(code="tissue", message=text) for text in seen.warnings]
+    if seen.stain.kind != "he":
+        what = {"ihc": "looks like immunohistochemistry"}.get(seen.stain.kind, "does not look like H&E")
+        notices.append(
+            Notice(code="stain", message=f"The slide {what} ({seen.stain.reason}); the models know H&E only.")
+        )
+    if seen.tissue.pen.mean() > 0.001:
+        notices.append(
+            Notice(code="pen", message="Pen marks were found and left out of the tissue; some may remain.")
+        )
+    if seen.tissue.mask.any() and (seen.tissue.fold & seen.tissue.mask).sum() > 0.02 * seen.tissue.mask.sum():
+        notices.append(
+            Notice(code="fold", message="Part of the tissue is folded; nuclei lie upon each other there.")
+        )
+    if prepared.identity.method == "sha256-sampled":
+        notices.append(
+            Notice(
+                code="identity",
+                message="The slide is large: its identity was taken from its size and sampled blocks, not every byte.",
+            )
+        )
+    return notices
+
+
+def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measurement]:
+    """Area and share of the tumor region, with what a shifted threshold would give."""
+    area = sum(region.area_mm2 for region in tumor.regions)
+    cell_mm2 = tumor.decided_on.frame.mpp.pixel_area_um2 / 1e6
+
+    def area_at(threshold: float) -> float:
+        return float(tumor_mask(tumor.decided_on, threshold).sum() * cell_mm2)
+
+    wide = min(area, area_at(min(tumor.threshold + THRESHOLD_SWING, 0.999)))
+    narrow = max(area, area_at(max(tumor.threshold - THRESHOLD_SWING, 0.001)))
+    tissue_mm2 = float(seen.tissue.mask.sum()) * seen.frame.mpp.pixel_area_um2 / 1e6
+    swing = f"bounds: the threshold {tumor.threshold:g} moved by ± {THRESHOLD_SWING:g}"
+    judged = np.isfinite(tumor.heatmap.values)
+    rows = [
+        Measurement(
+            stage="tumor",
+            name="tumor_area",
+            label="Tumor region, area",
+            value=_rounded(area),
+            unit="mm²",
+            low=_rounded(wide),
+            high=_rounded(narrow),
+            how=swing,
+        ),
+        Measurement(
+            stage="tumor",
+            name="tumor_regions",
+            label="Tumor regions",
+            value=len(tumor.regions),
+            unit="",
+            how="connected parts of at least 0.02 mm²",
+        ),
+    ]
+    if tissue_mm2 > 0:
+        rows.append(
+            Measurement(
+                stage="tumor",
+                name="tumor_share",
+                label="Tumor region, relative to the tissue area",
+                value=_rounded(area / tissue_mm2),
+                unit="",
+                low=_rounded(wide / tissue_mm2),
+                high=_rounded(narrow / tissue_mm2),
+                how=f"{swing}; a region may enclose glass, so the ratio may exceed 1",
+            )
+        )
+    if judged.any():
+        rows.append(
+            Measurement(
+                stage="tumor",
+                name="positive_tiles",
+                label="Tiles with a tumor probability of 0.5 or more",
+                value=_rounded(float((tumor.heatmap.values[judged] >= 0.5).mean())),
+                unit="",
+                how=f"share among {int(judged.sum())} tiles with tissue, first stage alone",
+            )
+        )
+    focus = np.isfinite(tumor.blurred.values)
+    if focus.any():
+        rows.append(
+            Measurement(
+                stage="tumor",
+                name="blurred_tiles",
+                label="Tiles out of focus",
+                value=_rounded(float(tumor.blurred.values[focus].mean())),
+                unit="",
+                how=f"among {int(focus.sum())} tiles with enough structure to judge",
+            )
+        )
+    if share := _blurred_share(tumor):
+        rows.append(share)
+    return rows
+
+
+def _blurred_share(tumor: TumorOutcome) -> Measurement | None:
+    weighted = [(r.area_mm2, r.blurred_share) for r in tumor.regions if r.blurred_share is not None]
+    total = sum(area for area, _ in weighted)
+    if not total:
+        return None
+    return Measurement(
+        stage="tumor",
+        name="tumor_blurred_share",
+        label="Tumor region on blurred tissue",
+        value=_rounded(sum(area * share for area, share in weighted) / total),
+        unit="",
+        how="share of the region's area, by tiles out of focus",
+    )
+
+
+def tumor_notices(tumor: TumorOutcome, model: Model) -> list[Notice]:
+    """Warnings that the tumor stage gives rise to."""
+    notices = []
+    focus = np.isfinite(tumor.blurred.values)
+    if focus.any() and (share := float(tumor.blurred.values[focus].mean())) > BLURRED_NOTICE_SHARE:
+        notices.append(
+            Notice(
+                code="blur",
+                message=f"{share:.0%} of the judged tiles are out of focus; results there are unsure.",
+            )
+        )
+    z = _color_distance(tumor, model)
+    if z is not None and np.abs(z).max() > COLOR_NOTICE_SD:
+        notices.append(
+            Notice(
+                code="color",
+                message=f"The tissue's mean color lies {np.abs(z).max():.1f} SDs from what the tumor model was "
+                "trained on; its results are unsure here.",
+            )
+        )
+    if max(tumor.frame.scale) < 0.999:
+        notices.append(_enlarged("tumor", tumor.frame.slide_mpp, tumor.frame.mpp))
+    return notices
+
+
+def _color_distance(tumor: TumorOutcome, model: Model) -> NDArray[np.float64] | None:
+    """Mean color of the tiles, in SDs of the training tiles', R G B."""
+    if tumor.mean_rgb is None:
+        return None
+    return (np.asarray(tumor.mean_rgb) - model.card.pixel_mean) / np.asarray(model.card.pixel_std)
+
+
+def _enlarged(stage: str, slide: Mpp, model: Mpp) -> Notice:
+    return Notice(
+        code="enlarged",
+        message=f"The {stage} model works at {model.mean:.3g} µm/px and the slide has {slide.mean:.3g}: "
+        "its pixels were enlarged, small structures may be missed.",
+    )
+
+
+def _density(nuclei: NucleiOutcome) -> tuple[float | None, float | None, float | None]:
+    """Nuclei per mm² with a 95 % interval of the ratio estimate over tiles (Cochran's linearized variance)."""
+    area, counts = nuclei.tile_area_mm2, nuclei.tile_counts
+    total = float(area.sum())
+    if total <= 0:
+        return None, None, None
+    density = float(counts.sum()) / total
+    if len(area) < 3:
+        return density, None, None
+    residual = counts - density * area
+    error = float(np.sqrt(len(area) / (len(area) - 1) * (residual**2).sum()) / total)
+    return density, max(0.0, density - _Z95 * error), density + _Z95 * error
+
+
+def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
+    """Counts, density and sizes over the looked-at part of the region."""
+    area_um2 = np.concatenate([batch.measure("area_um2") for batch in nuclei.batches()] or [np.zeros(0)])
+    area_um2 = area_um2.astype(np.float64)
+    looked_mm2 = float(nuclei.tile_area_mm2.sum())
+    density, low, high = _density(nuclei)
+    rows = [
+        Measurement(
+            stage="nuclei",
+            name="nuclei_counted",
+            label="Nuclei counted",
+            value=int(nuclei.tile_counts.sum()),
+            unit="",
+            how=f"in {len(nuclei.indices)} of {nuclei.candidates} tiles of the {nuclei.where}",
+        ),
+        Measurement(
+            stage="nuclei",
+            name="looked_at_area",
+            label="Area looked at",
+            value=_rounded(looked_mm2),
+            unit="mm²",
+            how=f"the part of the {nuclei.where} within those tiles",
+        ),
+        Measurement(
+            stage="nuclei",
+            name="nuclear_density",
+            label="Nuclei per mm²",
+            value=_rounded(density),
+            unit="1/mm²",
+            low=_rounded(low),
+            high=_rounded(high),
+            how="bounds: 95 % interval over the tiles; the model's own error is not in it",
+        ),
+    ]
+    if not len(area_um2):
+        return rows
+    quartiles = np.percentile(area_um2, [25, 50, 75])
+    mean, sd = float(area_um2.mean()), float(area_um2.std())
+    small = area_um2[area_um2 <= quartiles[1]]
+    limit = LARGE_NUCLEUS_TIMES * float(np.median(small))
+    rows += [
+        Measurement(
+            stage="nuclei",
+            name="nuclear_area_median",
+            label="Nuclear area, median",
+            value=_rounded(float(quartiles[1])),
+            unit="µm²",
+            low=_rounded(float(quartiles[0])),
+            high=_rounded(float(quartiles[2])),
+            how="bounds: the quartiles",
+        ),
+        Measurement(
+            stage="nuclei",
+            name="nuclear_area_mean",
+            label="Nuclear area, mean",
+            value=_rounded(mean),
+            unit="µm²",
+        ),
+        Measurement(
+            stage="nuclei",
+            name="nuclear_area_cv",
+            label="Nuclear area, coefficient of variation",
+            value=_rounded(sd / mean),
+            unit="",
+            how="SD / mean",
+        ),
+        Measurement(
+            stage="nuclei",
+            name="large_nuclei_share",
+            label="Large nuclei",
+            value=_rounded(float((area_um2 > limit).mean())),
+            unit="",
+            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half",
+        ),
+    ]
+    return rows
+
+
+def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model) -> list[Notice]:
+    """Warnings that the nuclei stage gives rise to."""
+    notices = []
+    if max(nuclei.frame.scale) < 0.999:
+        notices.append(_enlarged("nuclei", mpp, nuclei.frame.mpp))
+    found = Nuclei.joined(nuclei.batches()).measure("equivalent_diameter_um")
+    if len(found) >= 50:
+        median = float(np.median(found))
+        low, high = NUCLEUS_DIAMETER_UM
+        if not low <= median <= high:
+            notices.append(
+                Notice(
+                    code="mpp-implausible",
+                    message=f"The median nucleus measures {median:.1f} µm across; {low:g} to {high:g} is usual. "
+                    f"The slide's {mpp.mean:.3g} µm/px may be wrong: check it and give --mpp.",
+                )
+            )
+    if nuclei.where == "tissue":
+        notices.append(
+            Notice(
+                code="nuclei-in-tissue",
+                message="No tumor region is known: nuclei were measured in the tissue as a whole.",
+            )
+        )
+    return notices
+
+
+def region_findings(regions: Sequence[TumorRegion]) -> tuple[RegionFinding, ...]:
+    """The regions' rows."""
+    rows = []
+    for region in regions:
+        x0, y0, x1, y1 = region.polygon.bounds
+        left, top = int(np.floor(x0)), int(np.floor(y0))
+        rows.append(
+            RegionFinding(
+                id=region.id,
+                area_mm2=_rounded(region.area_mm2) or 0.0,
+                perimeter_mm=_rounded(region.perimeter_mm) or 0.0,
+                longest_diameter_mm=_rounded(region.longest_diameter_mm) or 0.0,
+                mean_probability=_rounded(region.mean_probability),
+                blurred_share=_rounded(region.blurred_share),
+                box_px=(left, top, int(np.ceil(x1)) - left, int(np.ceil(y1)) - top),
+            )
+        )
+    return tuple(rows)
+
+
+def differences(prepared: Prepared, stages: Sequence[Stage], tumor: TumorOutcome | None) -> tuple[str, ...]:
+    """How this slide differs from what the models saw, a sentence each; reassurance is stated too."""
+    lines = []
+    for stage in stages:
+        model = prepared.models.get(stage.name) if stage.model else None
+        if model is None or stage.working_mpp is None:
+            continue
+        graph = next(graph for graph in model.card.graphs if graph.mpp is not None)
+        lines.append(
+            f"{stage.name}: trained at {graph.mpp:g} µm/px; this slide has {prepared.mpp.mean:.4g} and was read at "
+            f"{Mpp(*stage.working_mpp).mean:.4g}."
+        )
+    model = prepared.models.get("tumor")
+    z = None if tumor is None or model is None else _color_distance(tumor, model)
+    if z is not None:
+        worst = float(np.abs(z).max())
+        verdict = "unlike what the model knows" if worst > COLOR_NOTICE_SD else "within what the model knows"
+        channels = ", ".join(f"{name} {value:+.1f}" for name, value in zip("RGB", z, strict=True))
+        lines.append(f"tumor: mean tissue color, in SDs of the training tiles: {channels}; {verdict}.")
+    return tuple(lines)

@@ -1,0 +1,62 @@
+"""Memory: what the run may use, what it used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from lobule.analyze.options import Options
+from lobule.errors import ConfigurationError
+from lobule.models.zoo import Model
+
+__all__ = ["BASE_BYTES", "estimate_bytes", "fit_workers", "peak_memory_bytes", "read_bytes"]
+
+BASE_BYTES = 420_000_000
+"""Interpreter, libraries, overview and report, measured on slides up to 26 gigapixels."""
+BYTES_PER_TILE_PIXEL = 700
+"""A worker's activations and window of tiles per pixel of its tile, measured on the shipped networks."""
+
+
+def estimate_bytes(models: Iterable[Model], workers: int) -> int:
+    """Memory that a run needs: a base plus, per worker, the largest tile's activations."""
+    tiles = [graph.tile_px for model in models for graph in model.card.graphs if graph.role != "refine"]
+    return BASE_BYTES + workers * BYTES_PER_TILE_PIXEL * max(tiles, default=0) ** 2
+
+
+def fit_workers(options: Options, models: Iterable[Model]) -> int:
+    """As many of the asked workers as ``max_ram_bytes`` admits. Raises ConfigurationError if not even one fits."""
+    workers, models = options.worker_count, list(models)
+    if options.max_ram_bytes is None:
+        return workers
+    while workers > 1 and estimate_bytes(models, workers) > options.max_ram_bytes:
+        workers -= 1
+    needed = estimate_bytes(models, workers)
+    if needed > options.max_ram_bytes:
+        raise ConfigurationError(
+            "--max-ram",
+            f"{options.max_ram_bytes // 1_000_000}M",
+            f"one worker of these models needs about {needed // 1_000_000}M",
+        )
+    return workers
+
+
+def peak_memory_bytes() -> int | None:
+    """This process's peak resident memory by the operating system's accounting."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_bytes() -> int | None:
+    """Bytes that this process has asked to read from files, caches included."""
+    try:
+        for line in Path("/proc/self/io").read_text().splitlines():
+            if line.startswith("rchar:"):
+                return int(line.split()[1])
+    except OSError:
+        return None
+    return None

@@ -1,0 +1,95 @@
+"""What a user may choose for a run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lobule.errors import ConfigurationError
+
+__all__ = ["STAGES", "Options", "granted_cores", "granted_memory_bytes"]
+
+STAGES = ("tumor", "nuclei")
+"""Stages that can be asked for by name; tissue always runs."""
+
+DEFAULT_NUCLEI_TILES = 100
+
+
+def granted_cores() -> int:
+    """Cores that this process may really use: affinity and container quota, not what the machine was built with."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def granted_memory_bytes() -> int | None:
+    """Memory that this process may use: the container's limit or the machine's memory; None if unknown."""
+    limits = []
+    try:
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        pass
+    try:
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(limits, default=None)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The choices of a run. Those in `deterministic` may change a result; the others never do."""
+
+    only: tuple[str, ...] = STAGES
+    specimen: Literal["breast", "node"] = "breast"
+    models: tuple[str, ...] = ()
+    runtime: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
+    tissue: Path | None = None
+    tissue_method: Literal["hsv", "otsu"] = "hsv"
+    nuclei_tiles: int | None = DEFAULT_NUCLEI_TILES
+    """At most so many nuclei tiles, spread evenly over the region; None: all of it."""
+    workers: int | None = None
+    max_ram_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [stage for stage in self.only if stage not in STAGES]
+        if unknown or not self.only:
+            raise ConfigurationError("--only", ",".join(self.only), f"choose among {', '.join(STAGES)}")
+        if self.specimen not in ("breast", "node"):
+            raise ConfigurationError("--specimen", self.specimen, "choose breast or node")
+        if self.workers is not None and not 1 <= self.workers <= 256:
+            raise ConfigurationError("--workers", self.workers, "give 1 to 256")
+        if self.nuclei_tiles is not None and self.nuclei_tiles < 1:
+            raise ConfigurationError("--nuclei", self.nuclei_tiles, "give 1 or more tiles, or all")
+        if self.max_ram_bytes is not None and self.max_ram_bytes < 1 << 28:
+            raise ConfigurationError("--max-ram", self.max_ram_bytes, "give at least 256M")
+
+    @property
+    def worker_count(self) -> int:
+        """Threads to use: as asked, else one per granted core."""
+        return self.workers or granted_cores()
+
+    def deterministic(self) -> Mapping[str, Any]:
+        """The choices that belong to the plan, ready for JSON."""
+        tissue = None
+        if self.tissue is not None:
+            try:
+                tissue = hashlib.sha256(self.tissue.read_bytes()).hexdigest()
+            except OSError as error:
+                raise ConfigurationError(
+                    "--tissue", str(self.tissue), f"cannot be read: {error.strerror}"
+                ) from error
+        return {
+            "only": sorted(self.only),
+            "specimen": self.specimen,
+            "tissue_method": self.tissue_method,
+            "tissue_mask_sha256": tissue,
+            "nuclei_tiles": "all" if self.nuclei_tiles is None else self.nuclei_tiles,
+        }

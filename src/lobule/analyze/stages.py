@@ -1,0 +1,374 @@
+"""The stages of one slide: tissue, tumor region, nuclei. Each gives typed results; none writes a result file."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobule.analyze.clock import Clock
+from lobule.analyze.work import Records
+from lobule.errors import InferenceError, LobuleError
+from lobule.families.nuclei import decode_tile, inside
+from lobule.families.tumor import (
+    decode_patch,
+    prepare_pixels,
+    prepare_refinement,
+    refinement_frame,
+    tumor_mask,
+    tumor_regions,
+)
+from lobule.findings.maps import ScalarMap, TumorRegion
+from lobule.findings.nuclei import Nuclei
+from lobule.geometry import Mpp, WorkingFrame
+from lobule.inference.stream import in_order
+from lobule.models.zoo import Model
+from lobule.progress import Reporter
+from lobule.runtimes import Runtime, open_runtime
+from lobule.slides import Slide, read_overview, read_region, working_frame
+from lobule.slides.slide import RgbImage
+from lobule.tiles import TileGrid, select
+from lobule.tissue import StainJudgement, Tissue, find_tissue, judge_stain
+
+if TYPE_CHECKING:
+    from shapely import Polygon
+
+__all__ = [
+    "NucleiOutcome",
+    "TissueOutcome",
+    "TumorOutcome",
+    "find_tumor",
+    "look_for_tissue",
+    "measure_nuclei",
+    "too_coarse",
+]
+
+OVERVIEW_MPP = 8.0
+"""The x1.25 level on which H2G-Net finds tissue."""
+OVERVIEW_LONGEST_PX = (768, 8192)
+"""A small field is looked at finer, a huge slide coarser, so that the overview has a useful size."""
+COARSEST_RATIO = {"tumor": 1.3, "nuclei": 2.2}
+"""How much coarser than a model's working mpp a slide may be and still be enlarged for it."""
+
+_TILE = struct.Struct("<dd3d")  # P(tumor), sharpness, mean R, G, B
+
+
+@dataclass(frozen=True, eq=False)
+class TissueOutcome:
+    """The overview and what was seen on it."""
+
+    overview: RgbImage
+    frame: WorkingFrame
+    tissue: Tissue
+    stain: StainJudgement
+    source: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TumorOutcome:
+    """Both stages' maps and the regions. ``refined`` is None where the model or the slide has no second stage."""
+
+    heatmap: ScalarMap
+    refined: ScalarMap | None
+    decided_on: ScalarMap
+    threshold: float
+    mask: NDArray[np.bool_]
+    regions: tuple[TumorRegion, ...]
+    blurred: ScalarMap
+    mean_rgb: tuple[float, float, float] | None
+    tiles: int
+    resumed: int
+    frame: WorkingFrame
+    runtime: str
+    note: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class NucleiOutcome:
+    """The nuclei, tile by tile. ``tile_counts`` and ``tile_area_mm2`` are per looked-at tile, in grid order."""
+
+    batches: Callable[[], Iterator[Nuclei]]
+    indices: NDArray[np.int64]
+    candidates: int
+    tile_counts: NDArray[np.int64]
+    tile_area_mm2: NDArray[np.float64]
+    grid: TileGrid
+    frame: WorkingFrame
+    resumed: int
+    runtime: str
+    where: str
+
+
+def too_coarse(family: str, slide_mpp: Mpp, model_mpp: float) -> str | None:
+    """Why a slide has too few pixels for a model, or None."""
+    allowed = COARSEST_RATIO[family] * model_mpp
+    if slide_mpp.mean <= allowed:
+        return None
+    return (
+        f"the slide has {slide_mpp.mean:.3g} µm/px, the model works at {model_mpp:g} µm/px and takes slides up to "
+        f"{allowed:.3g}: too coarse"
+    )
+
+
+def look_for_tissue(
+    slide: Slide, mpp: Mpp, method: str, mask_file: Path | None, clock: Clock
+) -> TissueOutcome:
+    """Reads the overview, judges the stain and finds tissue (or takes it from a file)."""
+    longest_um = max(slide.size[0] * mpp.x, slide.size[1] * mpp.y)
+    low, high = OVERVIEW_LONGEST_PX
+    wanted = min(max(OVERVIEW_MPP, longest_um / high), max(longest_um / low, mpp.x, mpp.y))
+    with clock.stage("tissue"):
+        frame = WorkingFrame(slide.size, mpp, Mpp(wanted, wanted))
+        with clock.part("tissue", "read"):
+            overview = read_overview(slide, frame)
+        tissue = find_tissue(overview, wanted, method="otsu" if method == "otsu" else "hsv")
+        source, warnings = tissue.method, list(tissue.warnings)
+        stain = judge_stain(overview, tissue.mask)
+        if mask_file is not None:
+            from dataclasses import replace
+
+            from lobule.annotations import tissue_from_file
+
+            tissue = replace(tissue, mask=tissue_from_file(mask_file, frame), warnings=())
+            source, warnings = f"file {mask_file.name}", []
+            if not tissue.mask.any():
+                warnings.append(f"the mask {mask_file.name} marks nothing on this slide")
+    return TissueOutcome(overview, frame, tissue, stain, source, tuple(warnings))
+
+
+class _Tiles:
+    """Reads, prepares and infers tiles of one graph, each step timed."""
+
+    def __init__(
+        self, slide: Slide, runtime: Runtime, model: Model, role: str, clock: Clock, stage: str
+    ) -> None:
+        graph = model.card.graph(role)
+        if graph is None:
+            raise LobuleError(f"model {model.name} has no graph of role {role}")
+        self._slide, self._runtime, self._graph = slide, runtime, graph
+        self._clock, self._stage, self._model = clock, stage, model
+
+    def infer(self, index: int, grid: TileGrid, frame: WorkingFrame) -> tuple[RgbImage, NDArray[np.generic]]:
+        """(pixels of the tile's read box, first output)."""
+        with self._clock.part(self._stage, "read"):
+            pixels = read_region(self._slide, frame, grid.read(index))
+        with self._clock.part(self._stage, "prepare"):
+            batch = prepare_pixels(pixels, self._graph)
+        with self._clock.part(self._stage, "infer"):
+            try:
+                outputs = self._runtime.run({self._graph.inputs[0].name: batch})
+            except InferenceError as error:
+                raise InferenceError(
+                    f"{error} (tile {index})",
+                    slide=str(self._slide.path),
+                    tile=index,
+                    runtime=self._runtime.kind,
+                ) from error
+        return pixels, outputs[self._graph.outputs[0].name]
+
+
+def find_tumor(
+    slide: Slide,
+    slide_id: str,
+    seen: TissueOutcome,
+    model: Model,
+    runtime_kind: str,
+    *,
+    records: Records,
+    workers: int,
+    clock: Clock,
+    reporter: Reporter,
+) -> TumorOutcome:
+    """Stage 1 over every tile with more than 25 % tissue, stage 2 over the whole slide, regions."""
+    from lobule.annotations import polygons_from_mask
+    from lobule.tissue.focus import BLURRED_BELOW, sharpness
+
+    graph = model.card.graph("patch")
+    if graph is None or graph.mpp is None:
+        raise LobuleError(f"model {model.name} has no patch graph with a working mpp")
+    with clock.stage("tumor"):
+        frame = working_frame(slide, graph.mpp)
+        grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
+        kept = select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.25)
+        runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=workers)
+        tiles = _Tiles(slide, runtime, model, "patch", clock, "tumor")
+
+        def look(index: int) -> bytes:
+            pixels, output = tiles.infer(index, grid, frame)
+            with clock.part("tumor", "decode_maps"):
+                mean = pixels.reshape(-1, 3).mean(0, dtype=np.float64)
+                return _TILE.pack(decode_patch(model.name, output), sharpness(pixels, frame.mpp.mean), *mean)
+
+        todo = [int(index) for index in kept if int(index) not in records]
+        resumed = len(kept) - len(todo)
+        with reporter.step(f"{slide_id}: tumor", len(todo)) as step:
+            for index, payload in in_order(todo, look, workers=workers):
+                records.append(index, payload)
+                step.advance()
+        runtime.close()
+
+        values = np.full((grid.rows, grid.columns), np.nan, np.float32)
+        blurred = values.copy()
+        colors = []
+        for index in kept:
+            probability, sharp, *mean = _TILE.unpack(records.read(int(index)))
+            place = grid.position(int(index))
+            values[place] = probability
+            if math.isfinite(sharp):
+                blurred[place] = sharp < BLURRED_BELOW
+            colors.append(mean)
+        cells = WorkingFrame(
+            slide.size, frame.slide_mpp, Mpp(frame.mpp.x * grid.stride_px, frame.mpp.y * grid.stride_px)
+        )
+        heatmap, blur_map = ScalarMap(values, cells), ScalarMap(blurred, cells)
+
+        refined, note = _refine(slide, heatmap, model, runtime_kind, clock)
+        decided = heatmap if refined is None else refined
+        threshold = model.card.thresholds["patch" if refined is None else "refine"]
+        mask = tumor_mask(decided, threshold)
+        polygons = polygons_from_mask(mask)
+        regions = tumor_regions(slide_id, decided, mask, polygons, blur_map)
+    return TumorOutcome(
+        heatmap=heatmap,
+        refined=refined,
+        decided_on=decided,
+        threshold=threshold,
+        mask=mask,
+        regions=regions,
+        blurred=blur_map,
+        mean_rgb=tuple(np.mean(colors, 0)) if colors else None,
+        tiles=len(kept),
+        resumed=resumed,
+        frame=frame,
+        runtime=runtime.description,
+        note=note,
+    )
+
+
+MIN_CELLS_TO_REFINE = 6
+
+
+def _refine(
+    slide: Slide, heatmap: ScalarMap, model: Model, runtime_kind: str, clock: Clock
+) -> tuple[ScalarMap | None, str | None]:
+    graph = model.card.graph("refine")
+    if graph is None:
+        return None, "the model has no refinement stage: regions are the heatmap at its threshold"
+    cells = int(np.isfinite(heatmap.values).sum())
+    if cells < MIN_CELLS_TO_REFINE:
+        return (
+            None,
+            f"only {cells} tiles hold tissue, too few to refine: regions are the heatmap at its threshold",
+        )
+    frame = refinement_frame(slide.size, heatmap.frame.slide_mpp, graph.tile_px)
+    with clock.part("tumor", "read"):
+        overview = read_overview(slide, frame)
+    with clock.part("tumor", "prepare"):
+        inputs = prepare_refinement(overview, heatmap, frame, graph)
+    # one picture a slide: a single worker's runtime, so that the numbers do not depend on how many there are
+    runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=1)
+    with clock.part("tumor", "infer"):
+        output = runtime.run(inputs)[graph.outputs[0].name]
+    runtime.close()
+    height, width = min(overview.shape[0], graph.tile_px), min(overview.shape[1], graph.tile_px)
+    return ScalarMap(np.ascontiguousarray(output[0, :height, :width], np.float32), frame), None
+
+
+def measure_nuclei(
+    slide: Slide,
+    slide_id: str,
+    polygons: tuple[Polygon, ...],
+    where: str,
+    model: Model,
+    runtime_kind: str,
+    *,
+    limit: int | None,
+    records: Records,
+    workers: int,
+    clock: Clock,
+    reporter: Reporter,
+) -> NucleiOutcome:
+    """Nuclei whose centroid lies in ``polygons`` (level-0 px), on at most ``limit`` tiles spread evenly over them."""
+    import shapely
+
+    from lobule.annotations import rasterize
+
+    graph = model.card.graph("segment")
+    if graph is None or graph.mpp is None:
+        raise LobuleError(f"model {model.name} has no segment graph with a working mpp")
+    with clock.stage("nuclei"):
+        frame = working_frame(slide, graph.mpp)
+        grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
+        region = shapely.union_all(polygons)
+        # a tile is a candidate where the region covers half of it; a region smaller than that keeps its best tiles
+        coarse = WorkingFrame(
+            slide.size,
+            frame.slide_mpp,
+            Mpp(frame.mpp.x * grid.stride_px / 8, frame.mpp.y * grid.stride_px / 8),
+        )
+        mask = rasterize(list(polygons), coarse)
+        candidates = select(grid, mask, coarse, frame, min_share=0.5)
+        if not len(candidates):
+            candidates = select(grid, mask, coarse, frame, min_share=0.0)
+        chosen = _spread(candidates, limit)
+        runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=workers)
+        tiles = _Tiles(slide, runtime, model, "segment", clock, "nuclei")
+        shapely.prepare(region)
+
+        def look(index: int) -> bytes:
+            pixels, output = tiles.infer(index, grid, frame)
+            with clock.part("nuclei", "decode_maps"):
+                nuclei = decode_tile(
+                    model.card, output, pixels, read=grid.read(index), kept=grid.kept(index), frame=frame
+                )
+                x, y = nuclei.centroid_px.T
+                return zlib.compress(inside(nuclei, shapely.contains_xy(region, x, y)).to_bytes(), 1)
+
+        todo = [int(index) for index in chosen if int(index) not in records]
+        with reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
+            for index, payload in in_order(todo, look, workers=workers):
+                records.append(index, payload)
+                step.advance()
+        runtime.close()
+
+        def batches() -> Iterator[Nuclei]:
+            for index in chosen:
+                yield Nuclei.from_bytes(zlib.decompress(records.read(int(index))))
+
+        sx, sy = frame.scale
+        boxes = [grid.kept(int(index)) for index in chosen]
+        pieces = shapely.box(
+            *(np.array([[b.x0 * sx, b.y0 * sy, b.x1 * sx, b.y1 * sy] for b in boxes]).T.reshape(4, -1))
+        )
+        area_mm2 = shapely.area(shapely.intersection(region, pieces)) * frame.slide_mpp.pixel_area_um2 / 1e6
+        counts = np.array([len(batch) for batch in batches()], np.int64)
+    return NucleiOutcome(
+        batches=batches,
+        indices=chosen,
+        candidates=len(candidates),
+        tile_counts=counts,
+        tile_area_mm2=np.asarray(area_mm2, np.float64),
+        grid=grid,
+        frame=frame,
+        resumed=len(chosen) - len(todo),
+        runtime=runtime.description,
+        where=where,
+    )
+
+
+def _spread(candidates: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """At most ``limit`` of the candidates, at even steps through their order."""
+    if limit is None or len(candidates) <= limit:
+        return candidates
+    chosen: NDArray[np.int64] = candidates[
+        ((np.arange(limit) + 0.5) * len(candidates) / limit).astype(np.int64)
+    ]
+    return chosen

@@ -1,0 +1,66 @@
+"""The command line: parse, call, print. One module a command, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from lobule import __version__
+from lobule.errors import LobuleError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "analyze": "Analyze slides: tissue, tumor region, nuclei, report.",
+    "check": "Look at slides before a night's run: what is wrong, what it will take.",
+    "info": "Show what a slide is and what is wrong with it.",
+    "doctor": "Show what this machine has and what each gap costs.",
+    "phantom": "Write a composed slide with its truth.",
+    "train": "Train a model from a recipe.",
+}
+
+
+class _Commands(click.Group):
+    """Knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"lobule.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="lobule")
+def _lobule() -> None:
+    """Breast-cancer histopathology: a slide goes in, a report comes out. For research use only."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command line and exits: 0 done, 1 something failed, 2 wrong use, 130 interrupted."""
+    try:
+        status = _lobule.main(args=arguments, prog_name="lobule", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; the same command goes on from here", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except LobuleError as error:
+        from lobule.errors import ConfigurationError, MissingDependencyError, ModelError
+
+        click.echo(f"lobule: {error}", err=True)
+        sys.exit(2 if isinstance(error, (ConfigurationError, MissingDependencyError, ModelError)) else 1)
+    sys.exit(status if isinstance(status, int) else 0)
