@@ -1,3 +1,4 @@
+"""Where tissue is, and what is wrong with it: masks, pen, folds, unscanned parts.
 
 Everything here takes arrays and their mpp, never slides. scipy is imported on use.
 """

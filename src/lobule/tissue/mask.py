@@ -112,7 +112,8 @@ def _averaged(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
         image = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode="edge")
     blocks = image.reshape(image.shape[0] // factor, factor, image.shape[1] // factor, factor, 3)
     mean = blocks.mean(axis=(1, 3), dtype=np.float32)
-    return np.rint(mean).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(mean).astype(np.uint8)
+    return rounded
 
 
 def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) -> Tissue:
