@@ -86,12 +86,12 @@ def analyze_slides(
     out: Path,
     options: Options,
     *,
-    mpp: float | None,
-    mpp_table: Mapping[str, Mpp],
+    mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
 ) -> tuple[Outcome, ...]:
     """Analyzes every slide into ``out`` and writes ``out/summary.csv`` after each.
 
+    ``mpp`` is one for all slides, or a table by file name (with or without its ending); None: as the files say.
     Raises ModelError or ConfigurationError at once where nothing could be done for any slide.
     """
     models = select_models(options.models)
@@ -103,7 +103,7 @@ def analyze_slides(
     ids = slide_ids(slides)
     for number, (slide, slide_id) in enumerate(ids.items(), 1):
         reporter.say(f"[{number}/{len(ids)}] {slide.name}")
-        outcome = _attempt(slide, slide_id, out, options, models, mpp, mpp_table, reporter)
+        outcome = _attempt(slide, slide_id, out, options, models, mpp, reporter)
         outcomes.append(outcome)
         if outcome.status == "failed":
             reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
@@ -121,18 +121,13 @@ def _attempt(
     out: Path,
     options: Options,
     models: Mapping[str, Model],
-    mpp: float | None,
-    mpp_table: Mapping[str, Mpp],
+    mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
 ) -> Outcome:
     stage = "open"
     try:
-        listed = mpp_table.get(path.name) or mpp_table.get(path.stem)
-        with open_slide(
-            path,
-            mpp=listed if mpp is None else Mpp(mpp, mpp),
-            mpp_source="csv" if mpp is None else "option",
-        ) as slide:
+        given = mpp if mpp is None or isinstance(mpp, Mpp) else mpp.get(path.name) or mpp.get(path.stem)
+        with open_slide(path, mpp=given, mpp_source="option" if isinstance(mpp, Mpp) else "csv") as slide:
             stage = "prepare"
             prepared = prepare(slide, slide_id, options, models)
             folder = out / slide_id

@@ -17,6 +17,7 @@ from lobule.export.geojson import write_nuclei, write_regions
 from lobule.export.heatmap import write_heatmap
 from lobule.export.whole_file import whole_file
 from lobule.findings.schema import Findings, OutputFile
+from lobule.geometry import Box
 from lobule.report import Evidence, NucleiSample, write_report
 from lobule.slides import read_region
 
@@ -96,7 +97,7 @@ def _evidence(result: Result) -> Evidence:
     models = [result.prepared.models[stage.name] for stage in result.stages if stage.model is not None]
     return Evidence(
         overview=seen.overview,
-        overview_frame=seen.frame,
+        frame=seen.frame,
         tissue=seen.tissue.mask,
         pen=seen.tissue.pen,
         fold=seen.tissue.fold,
@@ -119,8 +120,6 @@ def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
         ((np.arange(min(SAMPLES, len(filled))) + 0.5) * len(filled) / min(SAMPLES, len(filled))).astype(int)
     ]
     wanted = {int(number) for number in chosen}
-    from lobule.geometry import Box
-
     for number, batch in enumerate(nuclei.batches()):
         if number not in wanted:
             continue
@@ -128,9 +127,11 @@ def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
         x0 = kept.x0 + max(0, (kept.width - SAMPLE_PX) // 2)
         y0 = kept.y0 + max(0, (kept.height - SAMPLE_PX) // 2)
         box = Box(x0, y0, min(x0 + SAMPLE_PX, kept.x1), min(y0 + SAMPLE_PX, kept.y1))
-        yield NucleiSample(
-            image=read_region(result.prepared.slide, nuclei.frame, box),
-            box=box,
-            frame=nuclei.frame,
-            nuclei=batch,
-        )
+        image = read_region(result.prepared.slide, nuclei.frame, box)
+        yield NucleiSample(image=image, box=_slide_box(nuclei, box), nuclei=batch)
+
+
+def _slide_box(nuclei: NucleiOutcome, box: Box) -> Box:
+    """The level-0 pixels nearest to a box of the working frame."""
+    sx, sy = nuclei.frame.scale
+    return Box(round(box.x0 * sx), round(box.y0 * sy), round(box.x1 * sx), round(box.y1 * sy))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
-__all__ = ["analyze", "existing_slides", "parse_bytes"]
+from lobule.geometry import Mpp
+
+__all__ = ["analyze", "existing_slides", "parse_bytes", "parse_mpp", "parse_nuclei"]
 
 
 def parse_bytes(text: str) -> int:
@@ -18,7 +20,8 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * 1000 ** " kmgt".index(match[2] or " "))
 
 
-def _parse_nuclei(text: str) -> int | None:
+def parse_nuclei(text: str) -> int | None:
+    """A number of tiles, or None for ``all``. Raises click.BadParameter."""
     if text == "all":
         return None
     if not text.isdigit() or int(text) < 1:
@@ -44,6 +47,21 @@ def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
         else:
             slides.append(path)
     return slides
+
+
+def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
+    """A number for every slide, or the table in a CSV file. Raises ConfigurationError."""
+    from lobule.errors import ConfigurationError
+    from lobule.slides.resolution import mpp_from_option, parse_number, read_mpp_csv
+
+    if text is None:
+        return None
+    number = parse_number(text)
+    if number is not None:
+        return mpp_from_option(number)
+    if Path(text).is_file():
+        return read_mpp_csv(Path(text), "--mpp")
+    raise ConfigurationError("--mpp", text, "give micrometers per pixel, such as 0.25, or a CSV file 'slide,mpp'")
 
 
 @click.command()
@@ -96,7 +114,6 @@ def analyze(
     workers: int | None,
     max_ram: str | None,
     mpp: str | None,
-    mpp_csv: Path | None,
     specimen: str,
     only: str | None,
     tissue: Path | None,
@@ -111,7 +128,6 @@ def analyze(
     from lobule.analyze.batch import analyze_slides
     from lobule.analyze.options import STAGES, Options
     from lobule.progress import reporter_for
-    from lobule.slides.resolution import parse_mpp, read_mpp_csv
 
     options = Options(
         only=STAGES if only is None else tuple(part.strip() for part in only.split(",") if part.strip()),
@@ -120,7 +136,7 @@ def analyze(
         runtime=runtime,  # type: ignore[arg-type]
         tissue=tissue,
         tissue_method="otsu" if tissue_method == "otsu" else "hsv",
-        nuclei_tiles=_parse_nuclei(nuclei),
+        nuclei_tiles=parse_nuclei(nuclei),
         workers=workers,
         max_ram_bytes=None if max_ram is None else parse_bytes(max_ram),
     )
@@ -128,8 +144,7 @@ def analyze(
         existing_slides(slides),
         out,
         options,
-        mpp=None if mpp is None else parse_mpp(mpp),
-        mpp_table={} if mpp_csv is None else read_mpp_csv(mpp_csv),
+        mpp=parse_mpp(mpp),
         reporter=reporter_for(quiet=quiet),
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]

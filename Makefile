@@ -1,0 +1,40 @@
+# make demo [SLIDE=my.svs]   set up, analyze a slide (a composed one without SLIDE), say where the report lies
+# make test                  install the rest, run all tests
+# make lint                  format, lint and type checks
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS ?= demo
+
+.PHONY: demo test lint clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.light: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.full: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,test,torch]'
+	touch $@ $(VENV)/.light
+
+ifdef SLIDE
+demo: $(VENV)/.light
+	$(BIN)/lobule analyze "$(SLIDE)" --out $(RESULTS)
+else
+demo: $(VENV)/.light
+	$(BIN)/lobule phantom $(RESULTS)/slides/demo.svs --mm 8x6 --seed 1
+	$(BIN)/lobule analyze $(RESULTS)/slides/demo.svs --out $(RESULTS)
+endif
+
+test: $(VENV)/.full
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.full
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(RESULTS) build dist

@@ -1,0 +1,140 @@
+"""Model folders with known answers, drawn by hand: a classifier of redness and a finder of dark spots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+_TEXTS = {
+    "terms": "none",
+    "intended_use": "tests",
+    "limits": ["knows nothing"],
+    "made_by": "tests/drawn_models.py",
+    "calibration": "none",
+}
+
+
+def _save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, Any]) -> str:
+    graph = helper.make_graph(
+        nodes, "drawn", inputs, outputs, [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _card(folder: Path, family: str, graph: dict[str, Any], thresholds: dict[str, float], **more: Any) -> Path:
+    card = {
+        "card_version": 1,
+        "name": folder.name,
+        "version": "1.0.0",
+        "family": family,
+        "task": "a test",
+        "classes": ["normal", "tumor"] if family == "tumor" else ["nucleus"],
+        "graphs": [graph],
+        "thresholds": thresholds,
+        "data": [
+            {"name": "none", "source": "none", "terms": "none", "used_for": "training", "count": "0", "split": "none"}
+        ],
+        "scores": [],
+        "pixel_mean": [200, 150, 200],
+        "pixel_std": [30, 30, 30],
+        **_TEXTS,
+        **more,
+    }
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def redness_model(folder: Path, *, tile_px: int = 64, mpp: float = 1.0) -> Path:
+    """P(tumor) = share of a tile whose red exceeds its blue by 100 or more."""
+    # red - blue per pixel, clipped to 0 or 1 around 100, averaged
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "redness"], ["r"]),
+        helper.make_node("Sub", ["r", "limit"], ["d"]),
+        helper.make_node("Clip", ["d", "zero", "one"], ["c"]),
+        helper.make_node("ReduceMean", ["c"], ["p1"], axes=[1, 2], keepdims=0),
+        helper.make_node("Sub", ["one", "p1"], ["p0"]),
+        helper.make_node("Concat", ["p0", "p1"], ["probabilities"], axis=1),
+    ]
+    shape = ["N", tile_px, tile_px, 3]
+    sha = _save(
+        folder / "model.onnx",
+        nodes,
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])],
+        {
+            "redness": np.array([[1.0], [0.0], [-1.0]], np.float32),
+            "limit": np.float32(99.0),
+            "zero": np.float32(0),
+            "one": np.float32(1),
+        },
+    )
+    graph = {
+        "file": "model.onnx",
+        "sha256": sha,
+        "role": "patch",
+        "mpp": mpp,
+        "tile_px": tile_px,
+        "inputs": [
+            {
+                "name": "pixels",
+                "dtype": "uint8",
+                "layout": "NHWC",
+                "shape": [-1, tile_px, tile_px, 3],
+                "meaning": "tile",
+            }
+        ],
+        "outputs": [
+            {"name": "probabilities", "dtype": "float32", "layout": "NC", "shape": [-1, 2], "meaning": "normal, tumor"}
+        ],
+    }
+    return _card(folder, "tumor", graph, {"patch": 0.5, "refine": 0.5})
+
+
+def darkness_model(folder: Path, *, tile_px: int = 256, halo_px: int = 32, mpp: float = 0.5) -> Path:
+    """Nucleus where the mean of R, G, B is below 100; the distance map is the same, so nothing is split."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "mean"], ["m"]),
+        helper.make_node("Sub", ["limit", "m"], ["d"]),
+        helper.make_node("Clip", ["d", "zero", "one"], ["p"]),
+        helper.make_node("Concat", ["p", "p"], ["both"], axis=3),
+        helper.make_node("Transpose", ["both"], ["maps"], perm=[0, 3, 1, 2]),
+    ]
+    sha = _save(
+        folder / "model.onnx",
+        nodes,
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", 2, "H", "W"])],
+        {
+            "mean": np.full((3, 1), 1 / 3, np.float32),
+            "limit": np.float32(100.0),
+            "zero": np.float32(0),
+            "one": np.float32(1),
+        },
+    )
+    graph = {
+        "file": "model.onnx",
+        "sha256": sha,
+        "role": "segment",
+        "mpp": mpp,
+        "tile_px": tile_px,
+        "halo_px": halo_px,
+        "inputs": [
+            {"name": "pixels", "dtype": "uint8", "layout": "NHWC", "shape": [-1, -1, -1, 3], "meaning": "tile"}
+        ],
+        "outputs": [
+            {"name": "maps", "dtype": "float32", "layout": "NCHW", "shape": [-1, 2, -1, -1], "meaning": "two maps"}
+        ],
+    }
+    return _card(folder, "nuclei", graph, {"mask": 0.5, "marker": 0.5, "min_area_um2": 8.0})
