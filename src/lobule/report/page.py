@@ -1,0 +1,481 @@
+"""The page: what is said, in which order, and how numbers are put into words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lobule.export.whole_file import whole_file
+from lobule.findings.schema import Findings, Measurement, Stage
+from lobule.models.card import Card, Score
+from lobule.report import pictures
+from lobule.report.evidence import Evidence
+from lobule.report.pictures import Picture
+
+__all__ = ["write_report"]
+
+_MOST_REGIONS = 40
+_MOST_SAMPLES = 12
+_MOST_WARNINGS = 40
+_STAGE_NAMES = {
+    "tissue": "Tissue",
+    "tumor": "Tumor region",
+    "nuclei": "Nuclei",
+    "metastasis": "Metastasis",
+    "field": "Field of view",
+    "grading": "Grading",
+}
+_SHARES = ("positive_tiles", "blurred_tiles")
+"""Measurements without a unit that are shares although their name does not end so."""
+_THIN = "\u202f"
+_MISSING = "–"
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One entry of a legend."""
+
+    color: str
+    label: str
+    line: bool = False
+
+
+@dataclass(frozen=True)
+class _Figure:
+    title: str
+    caption: str
+    picture: Picture
+    keys: tuple[_Key, ...] = ()
+    bar: Picture | None = None
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """One of the large numbers at the top."""
+
+    label: str
+    value: str
+    unit: str
+    note: str
+
+
+def _number(value: float | int | None) -> str:
+    """A number with three or so significant digits and thin spaces between thousands."""
+    if value is None or not math.isfinite(value):
+        return _MISSING
+    if isinstance(value, int) or (abs(value) >= 100 and value == value):
+        return f"{round(value):,}".replace(",", _THIN)
+    if value == 0:
+        return "0"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    if decimals > 6:
+        return f"{value:.2e}"
+    return f"{value:.{decimals}f}"
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return _MISSING
+    if 0 < abs(value) < 0.001:
+        return f"< 0.1{_THIN}%"
+    return f"{value * 100:.{0 if abs(value) >= 0.995 or value == 0 else 1}f}{_THIN}%"
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return _MISSING
+    size = float(value)
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{_number(int(size) if unit == 'B' else size)}{_THIN}{unit}"
+        size /= 1000
+    return f"{_number(size)}{_THIN}TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{_number(seconds)}{_THIN}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes}{_THIN}min {rest}{_THIN}s"
+    return f"{minutes // 60}{_THIN}h {minutes % 60}{_THIN}min"
+
+
+def _is_share(measurement: Measurement) -> bool:
+    return measurement.unit == "" and (measurement.name.endswith("_share") or measurement.name in _SHARES)
+
+
+def _value(measurement: Measurement, value: float | int | None) -> str:
+    return _percent(value) if _is_share(measurement) else _number(value)
+
+
+def _interval(measurement: Measurement) -> str:
+    if measurement.low is None and measurement.high is None:
+        return ""
+    return f"{_value(measurement, measurement.low)} to {_value(measurement, measurement.high)}"
+
+
+def _with_unit(measurement: Measurement, text: str) -> str:
+    return f"{text} {measurement.unit}" if measurement.unit and text != _MISSING else text
+
+
+def _plural(count: int, one: str, many: str) -> str:
+    return f"{_number(count)} {one if count == 1 else many}"
+
+
+def _summary(findings: Findings) -> list[str]:
+    """The findings in a few plain sentences; only what was measured is said."""
+    known = {measurement.name: measurement for measurement in findings.measurements}
+
+    def said(name: str) -> str | None:
+        measurement = known.get(name)
+        if measurement is None or measurement.value is None:
+            return None
+        return _with_unit(measurement, _value(measurement, measurement.value))
+
+    def ranged(name: str) -> str:
+        measurement = known[name]
+        between = _interval(measurement)
+        return f" ({_with_unit(measurement, between)})" if between else ""
+
+    sentences = []
+    if tissue := said("tissue_area"):
+        sentences.append(f"The slide holds {tissue} of tissue.")
+    if tumor := said("tumor_area"):
+        regions = known.get("tumor_regions")
+        number = int(regions.value) if regions is not None and regions.value is not None else None
+        if number == 0:
+            sentences.append("No tumor region was found.")
+        else:
+            where = "" if number is None else f" in {_plural(number, 'region', 'regions')}"
+            share = said("tumor_share")
+            of_tissue = f", {share} of the tissue's area" if share else ""
+            sentences.append(f"The tumor region measures {tumor}{ranged('tumor_area')}{where}{of_tissue}.")
+    if counted := said("nuclei_counted"):
+        looked = said("looked_at_area")
+        sentence = f"{counted} nuclei were counted" + (f" on {looked}" if looked else "")
+        if known.get("nuclear_density") and known["nuclear_density"].value is not None:
+            density = known["nuclear_density"]
+            sentence += f": {_number(density.value)} per mm²"
+            sentence += f" ({between})" if (between := _interval(density)) else ""
+        if median := said("nuclear_area_median"):
+            sentence += f"; half of them are larger than {median}"
+        sentences.append(sentence + ".")
+    sentences += [_skipped(stage) for stage in findings.stages if stage.status == "skipped"]
+    return sentences
+
+
+def _skipped(stage: Stage) -> str:
+    reason = (stage.reason or "no reason was recorded").rstrip(".")
+    return f"{_STAGE_NAMES[stage.name]} was not examined: {reason}."
+
+
+def _facts(findings: Findings) -> list[_Fact]:
+    wanted = (
+        ("tissue_area", "Tissue"),
+        ("tumor_area", "Tumor region"),
+        ("tumor_share", "Tumor / tissue"),
+        ("nuclear_density", "Nuclei"),
+        ("nuclear_area_median", "Median nuclear area"),
+    )
+    known = {measurement.name: measurement for measurement in findings.measurements}
+    facts = []
+    for name, label in wanted:
+        measurement = known.get(name)
+        if measurement is None or measurement.value is None:
+            continue
+        unit = "per mm²" if measurement.unit == "1/mm²" else measurement.unit
+        facts.append(_Fact(label, _value(measurement, measurement.value), unit, _interval(measurement)))
+    return facts
+
+
+def _hex(color: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
+
+
+def _figures(evidence: Evidence) -> list[_Figure]:
+    figures = [
+        _Figure("Slide", "The whole slide as it was read.", pictures.thumbnail_picture(evidence)),
+    ]
+    tissue = pictures.tissue_picture(evidence)
+    if tissue is not None:
+        keys = [_Key(_hex(pictures.TISSUE_COLOR), "tissue", line=True)]
+        for mask, color, label in (
+            (evidence.pen, pictures.PEN_COLOR, "pen mark"),
+            (evidence.fold, pictures.FOLD_COLOR, "fold"),
+        ):
+            if mask is not None and mask.any():
+                keys.append(_Key(_hex(color), label))
+        figures.append(
+            _Figure("Tissue", "What was taken for tissue; the rest is paler.", tissue, tuple(keys))
+        )
+    bar = pictures.probability_bar()
+    for scalar, title, caption in (
+        (
+            evidence.heatmap,
+            "Tumor probability, tile by tile",
+            "Each tile as the patch classifier judges it, on the slide in gray. Plain gray was not judged.",
+        ),
+        (
+            evidence.refined,
+            "Tumor probability, refined",
+            "After the second stage, which sees the whole slide at once.",
+        ),
+    ):
+        if scalar is not None:
+            figures.append(_Figure(title, caption, pictures.heatmap_picture(evidence, scalar), bar=bar))
+    if evidence.heatmap is not None or evidence.regions:
+        count = len(evidence.regions)
+        caption = (
+            "No region was found."
+            if count == 0
+            else f"{_plural(count, 'region', 'regions')}; numbers as in the table, the largest are numbered."
+        )
+        figures.append(
+            _Figure(
+                "Tumor regions",
+                caption,
+                pictures.regions_picture(evidence),
+                (_Key(_hex(pictures.REGION_COLOR), "outline of a region, holes included", line=True),),
+            )
+        )
+    blurred = pictures.quality_picture(evidence)
+    if blurred is not None:
+        figures.append(
+            _Figure(
+                "Focus",
+                "Tiles that are out of focus; what was measured there is unsure.",
+                blurred,
+                (_Key(_hex(pictures.BLUR_COLOR), "out of focus"),),
+            )
+        )
+    return figures
+
+
+def _measurement_groups(findings: Findings) -> list[tuple[str, list[tuple[str, str, str, str, str]]]]:
+    groups: dict[str, list[tuple[str, str, str, str, str]]] = {}
+    for measurement in findings.measurements:
+        unit = "" if _is_share(measurement) else measurement.unit
+        groups.setdefault(measurement.stage, []).append(
+            (
+                measurement.label,
+                _value(measurement, measurement.value),
+                unit,
+                _interval(measurement),
+                measurement.how or "",
+            )
+        )
+    return [(_STAGE_NAMES.get(stage, stage), rows) for stage, rows in groups.items()]
+
+
+def _region_rows(findings: Findings) -> list[tuple[int, tuple[str, ...]]]:
+    rows = []
+    for number, region in enumerate(findings.regions, 1):
+        rows.append(
+            (
+                number,
+                (
+                    _number(region.area_mm2),
+                    _number(region.perimeter_mm),
+                    _number(region.longest_diameter_mm),
+                    _MISSING if region.mean_probability is None else f"{region.mean_probability:.2f}",
+                    _percent(region.blurred_share),
+                    f"{region.box_px[0]}, {region.box_px[1]}",
+                ),
+            )
+        )
+    # the largest stay, in their own order
+    by_area = sorted(range(len(rows)), key=lambda index: (-findings.regions[index].area_mm2, index))
+    return [rows[index] for index in sorted(by_area[:_MOST_REGIONS])]
+
+
+def _score(score: Score) -> tuple[str, str, str, str, str]:
+    interval = (
+        ""
+        if score.low is None or score.high is None
+        else f"{_score_number(score.low)} to {_score_number(score.high)}"
+    )
+    return score.name, _score_number(score.value), interval, score.on, score.how
+
+
+def _score_number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else _number(value)
+
+
+def _card(card: Card) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "version": card.version,
+        "task": card.task,
+        "intended_use": card.intended_use,
+        "terms": card.terms,
+        "limits": card.limits,
+        "calibration": card.calibration,
+        "data": [(data.name, data.used_for, data.count, data.split, data.terms) for data in card.data],
+        "scores": [_score(score) for score in card.scores],
+        "works_at": ", ".join(f"{graph.role}: {graph.mpp:g} µm/px" for graph in card.graphs if graph.mpp),
+    }
+
+
+def _slide_rows(findings: Findings) -> list[tuple[str, str]]:
+    slide, frame = findings.slide, findings.frame
+    mpp = " × ".join(f"{value:.4g}" for value in frame.mpp_um_per_px)
+    size_mm = (
+        " × ".join(
+            _number(pixels * mpp_ / 1000)
+            for pixels, mpp_ in zip(slide.size_px, frame.mpp_um_per_px, strict=True)
+        )
+        + " mm"
+    )
+    rows = [
+        ("File", slide.file),
+        ("Format", f"{slide.format}, read by {slide.reader}"),
+        ("Size", f"{_pixels(slide.size_px)} px = {size_mm}"),
+        ("Resolution", f"{mpp} µm/px (from {slide.mpp_source})"),
+        ("Levels", "; ".join(_pixels(size) for size in slide.level_sizes_px)),
+        (
+            "Objective",
+            f"{slide.objective_power:g} ×" if slide.objective_power is not None else "not stated by the file",
+        ),
+        ("Stain", slide.stain),
+        ("Color profile", "ICC profile present" if slide.has_icc_profile else "none"),
+        ("File size", _bytes(slide.size_bytes)),
+        ("Identity", f"{slide.identity_method} {slide.identity}"),
+        ("Scanned part", _box(frame.bounds_px)),
+        ("GeoJSON origin", f"level-0 px {frame.geojson_offset_px[0]}, {frame.geojson_offset_px[1]}"),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return " × ".join(_number(int(value)) for value in size)
+
+
+def _box(box: tuple[int, int, int, int] | None) -> str:
+    if box is None:
+        return ""
+    return f"{_pixels((box[2], box[3]))} px at {box[0]}, {box[1]} (OpenSlide bounds)"
+
+
+def _run_rows(findings: Findings) -> list[tuple[str, str]]:
+    run = findings.run
+    return [
+        ("Started", run.started),
+        ("Took", _duration(run.seconds_total)),
+        ("Workers", str(run.workers)),
+        ("Peak memory", _bytes(run.peak_memory_bytes)),
+        ("Read from storage", _bytes(run.read_bytes)),
+        ("Tiles taken over", f"{run.tiles_resumed} from an interrupted run" if run.tiles_resumed else "none"),
+        ("Computer", f"{run.host}, {run.platform}"),
+        ("Versions", ", ".join(_versions(run.lobule_version, run.python, run.packages))),
+    ]
+
+
+def _versions(lobule: str, python: str, packages: Mapping[str, str]) -> list[str]:
+    return [
+        f"lobule {lobule}",
+        f"Python {python}",
+        *(f"{name} {packages[name]}" for name in sorted(packages)),
+    ]
+
+
+def _seconds_rows(findings: Findings) -> list[tuple[str, ...]]:
+    return [
+        (
+            _STAGE_NAMES.get(row.stage, row.stage),
+            *(
+                f"{value:.1f}" if value else _MISSING
+                for value in (row.total, row.read, row.prepare, row.infer, row.decode_maps, row.write)
+            ),
+        )
+        for row in findings.run.seconds
+    ]
+
+
+def _stage_rows(findings: Findings) -> list[tuple[str, bool, str, str]]:
+    rows = []
+    for stage in findings.stages:
+        if stage.status == "skipped":
+            rows.append((_STAGE_NAMES[stage.name], False, stage.reason or "", ""))
+            continue
+        how = [stage.model or "no model needed"]
+        if stage.runtime:
+            how.append(stage.runtime)
+        if stage.working_mpp:
+            how.append(
+                "at " + " × ".join(f"{value:.4g}" for value in dict.fromkeys(stage.working_mpp)) + " µm/px"
+            )
+        tiles = _MISSING if stage.tiles is None else _number(stage.tiles)
+        rows.append((_STAGE_NAMES[stage.name], True, ", ".join(how), tiles))
+    return rows
+
+
+def _option(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_option(item) for item in value) or _MISSING
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_option(item)}" for key, item in value.items()) or _MISSING
+    return _MISSING if value is None else str(value)
+
+
+def _context(findings: Findings, evidence: Evidence) -> dict[str, Any]:
+    samples: Sequence[Any] = evidence.samples[:_MOST_SAMPLES]
+    mpp = findings.frame.mpp_um_per_px
+    return {
+        "slide_id": findings.slide.id,
+        "notice": findings.notice,
+        "subtitle": f"{findings.slide.file} · {findings.slide.format} · {findings.slide.stain}",
+        "started": findings.run.started,
+        "version": findings.lobule_version,
+        "summary": _summary(findings),
+        "facts": _facts(findings),
+        "warnings": findings.warnings[:_MOST_WARNINGS],
+        "warnings_left_out": max(0, len(findings.warnings) - _MOST_WARNINGS),
+        "stages": _stage_rows(findings),
+        "figures": _figures(evidence),
+        "samples": [
+            (*pictures.nuclei_pictures(sample, mpp), len(sample.nuclei), f"{sample.box.x0}, {sample.box.y0}")
+            for sample in samples
+        ],
+        "samples_left_out": len(evidence.samples) - len(samples),
+        "nucleus_color": _hex(pictures.NUCLEUS_COLOR),
+        "measurements": _measurement_groups(findings),
+        "regions": _region_rows(findings),
+        "regions_left_out": max(0, len(findings.regions) - _MOST_REGIONS),
+        "cards": [_card(card) for card in evidence.cards],
+        "models": findings.models,
+        "differences": evidence.differences,
+        "slide_rows": _slide_rows(findings),
+        "run_rows": _run_rows(findings),
+        "seconds": _seconds_rows(findings),
+        "options": [(name, _option(value)) for name, value in sorted(findings.options.items())],
+        "files": [(file.name, _bytes(file.size_bytes), file.sha256) for file in findings.files],
+        "plan": findings.plan_sha256,
+    }
+
+
+def write_report(path: Path, findings: Findings, evidence: Evidence) -> None:
+    """Writes one self-contained HTML page on a slide.
+
+    Style and pictures lie in the page; it asks the network for nothing, runs no script and says so in its
+    content security policy. Every text from outside (names, reasons, cards) is escaped. Raises
+    ResultWriteError.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    source = resources.files("lobule.report").joinpath("page.html.jinja").read_text("utf-8")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.from_string(source).render(_context(findings, evidence))
+    with whole_file(path) as stream:
+        # a file name that is not valid UTF-8 must not lose the report
+        stream.write(text.encode("utf-8", "backslashreplace"))
