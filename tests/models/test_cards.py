@@ -1,0 +1,143 @@
+"""Cards and model folders: what is wrong is one clear line, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn_models import darkness_model, redness_model
+
+from lobule.errors import CardError, ModelError, UnknownModelError, WeightsDigestError, WeightsNotFoundError
+from lobule.models.zoo import load_model, select_models, shipped_models
+
+DELETE = object()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return redness_model(tmp_path / "redness")
+
+
+def _set(folder: Path, place: tuple[Any, ...], value: Any) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    inner = card
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is DELETE:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def test_a_right_model_loads(folder: Path) -> None:
+    model = load_model(folder)
+    assert model.name == "redness"
+    assert model.card.graph("patch") is not None
+    assert model.card.graph("refine") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("card_version",), 2, "card_version"),
+        (("name",), "Red Ness!", "name"),
+        (("name",), DELETE, "name: Field required"),
+        (("version",), "one", "version"),
+        (("family",), "kidney", "family"),
+        (("colour",), "red", "colour: Extra inputs are not permitted"),
+        (("classes",), [], "classes"),
+        (("graphs",), [], "graphs"),
+        (("graphs", 0, "file"), "../../etc/passwd.onnx", "graphs.0.file"),
+        (("graphs", 0, "file"), "model.pkl", "graphs.0.file"),
+        (("graphs", 0, "sha256"), "abc", "graphs.0.sha256"),
+        (("graphs", 0, "role"), "segment", "needs a graph of role 'patch'"),
+        (("graphs", 0, "mpp"), -1, "graphs.0.mpp"),
+        (("graphs", 0, "mpp"), None, "mpp is null for a refine graph"),
+        (("graphs", 0, "mpp"), "nan", "graphs.0.mpp"),
+        (("graphs", 0, "tile_px"), 0, "graphs.0.tile_px"),
+        (("graphs", 0, "tile_px"), 10**9, "graphs.0.tile_px"),
+        (("graphs", 0, "halo_px"), 40, "leaves nothing of a tile"),
+        (("graphs", 0, "mean"), [1, 2, 3], "mean and std come together"),
+        (("graphs", 0, "fit"), "pad", "fit is stated by a refine graph"),
+        (("graphs", 0, "inputs"), [], "graphs.0.inputs"),
+        (("graphs", 0, "inputs", 0, "dtype"), "float64", "graphs.0.inputs.0.dtype"),
+        (("graphs", 0, "inputs", 0, "shape"), [-1, 64], "does not fit layout"),
+        (("graphs", 0, "inputs", 0, "shape"), [-1, 0, 64, 3], "sizes are -1"),
+        (("thresholds",), {"patch": "high"}, "thresholds.patch"),
+        (("data",), [], "data"),
+        (("data", 0, "used_for"), "fun", "data.0.used_for"),
+        (("pixel_mean",), [1, 2], "pixel_mean"),
+        (("pixel_std",), [1, 0, 2], "pixel_std"),
+        (("limits",), [], "limits"),
+        (("terms",), "", "terms"),
+    ],
+)
+def test_a_wrong_card_names_the_field(folder: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
+    _set(folder, place, value)
+    with pytest.raises(CardError, match="model redness: card.json") as caught:
+        load_model(folder)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "card: Input should be"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"null", "card: Input should be"),
+        (b'"card"', "card: Input should be"),
+    ],
+)
+def test_a_card_that_is_no_card_is_refused(folder: Path, text: bytes, said: str) -> None:
+    (folder / "card.json").write_bytes(text)
+    with pytest.raises(CardError) as caught:
+        load_model(folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, -1])
+def test_truncated_weights_are_told_from_the_card(folder: Path, length: int) -> None:
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(WeightsDigestError, match=r"not the file the card describes .*truncated"):
+        load_model(folder)
+
+
+def test_missing_weights_are_named(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+    with pytest.raises(WeightsNotFoundError, match=r"model\.onnx is missing"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["nowhere", ""])
+def test_a_place_without_a_model_lists_what_is_shipped(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnknownModelError, match="neither a model folder"):
+        select_models([str(tmp_path / name)])
+
+
+def test_a_chosen_model_takes_its_familys_place(tmp_path: Path) -> None:
+    chosen = select_models([redness_model(tmp_path / "m" / "redness"), darkness_model(tmp_path / "m" / "darkness")])
+    assert {family: model.name for family, model in chosen.items()} >= {"tumor": "redness", "nuclei": "darkness"}
+    assert select_models([tmp_path / "m"]).keys() == chosen.keys()
+
+
+def test_two_models_of_one_family_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="two models of the family tumor"):
+        select_models([redness_model(tmp_path / "a"), redness_model(tmp_path / "b")])
+
+
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_a_shipped_model_is_whole_and_small(name: str) -> None:
+    model = load_model(shipped_models()[name])
+    assert model.name == name
+    sizes = [model.file(graph).stat().st_size for graph in model.card.graphs]
+    assert max(sizes) < 15_000_000
+    assert model.card.scores, "a shipped model states how good it is"
+    assert all(score.low is not None and score.high is not None for score in model.card.scores[:1])

@@ -1,0 +1,151 @@
+"""Runtimes: they agree, they check graph against card, and their numbers do not depend on who runs beside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn_models import darkness_model, redness_model
+
+from lobule.errors import ConfigurationError, ModelOutputError
+from lobule.models.zoo import Model, load_model, select_models
+from lobule.runtimes import Runtime, choose_runtime, open_runtime
+
+KINDS = ["onnxruntime", "openvino"]
+
+
+def _open(kind: str, model: Model, role: str, workers: int = 1) -> Runtime:
+    graph = model.card.graph(role)
+    assert graph is not None
+    return open_runtime(kind, model.name, model.file(graph), graph, workers=workers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_drawn_classifier_gives_the_share_of_red(kind: str, tmp_path: Path) -> None:
+    runtime = _open(kind, load_model(redness_model(tmp_path / "m")), "patch")
+    tile = np.full((1, 64, 64, 3), 200, np.uint8)
+    tile[0, :16, :, 2] = 20
+    output = runtime.run({"pixels": tile})["probabilities"]
+    np.testing.assert_allclose(output, [[0.75, 0.25]], atol=1e-6)
+    tile[0, :, :, 2] = 20
+    np.testing.assert_allclose(output, [[0.75, 0.25]], atol=1e-6, err_msg="the array belongs to the caller")
+    assert "float32" in runtime.description
+    runtime.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("nuclei", "segment")])
+def test_numbers_are_the_same_bits_whoever_runs_beside(kind: str, family: str, role: str) -> None:
+    model = select_models().get(family)
+    assert model is not None, f"no shipped model of the family {family}"
+    graph = model.card.graph(role)
+    assert graph is not None
+    random = np.random.default_rng(0)
+    tiles = random.integers(0, 256, (4, 1, graph.tile_px, graph.tile_px, 3), np.uint8)
+    results = []
+    for workers in (1, 2):
+        runtime = _open(kind, model, role, workers)
+        with ThreadPoolExecutor(workers) as pool:
+            found = pool.map(lambda tile, r=runtime: r.run({"pixels": tile})[graph.outputs[0].name].tobytes(), tiles)
+            results.append(list(found))
+        runtime.close()
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("nuclei", "segment")])
+def test_the_runtimes_agree_on_a_shipped_model(family: str, role: str) -> None:
+    model = select_models()[family]
+    graph = model.card.graph(role)
+    assert graph is not None
+    y, x = np.mgrid[: graph.tile_px, : graph.tile_px]
+    tile = np.stack([180 + 40 * np.sin(x / 9), 120 + 40 * np.cos(y / 7), 190 + 20 * np.sin((x + y) / 11)], -1)
+    batch = tile.astype(np.uint8)[None]
+    outputs = [_open(kind, model, role).run({"pixels": batch})[graph.outputs[0].name] for kind in KINDS]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=2e-3)
+
+
+def _rewrite(folder: Path, change: Any) -> Model:
+    card = json.loads((folder / "card.json").read_text())
+    change(card["graphs"][0])
+    card["graphs"][0]["sha256"] = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    return load_model(folder)
+
+
+def _dtype(graph: dict[str, Any]) -> None:
+    graph["inputs"][0]["dtype"] = "float32"
+
+
+def _name(graph: dict[str, Any]) -> None:
+    graph["inputs"][0]["name"] = "image"
+
+
+def _shape(graph: dict[str, Any]) -> None:
+    graph["inputs"][0]["shape"] = [-1, 128, 128, 3]
+
+
+def _output(graph: dict[str, Any]) -> None:
+    graph["outputs"][0]["name"] = "scores"
+
+
+def _classes(graph: dict[str, Any]) -> None:
+    graph["outputs"][0]["shape"] = [-1, 5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_dtype, "is uint8, the card says float32"),
+        (_name, "has no input 'image'; it has pixels"),
+        (_shape, "the card says"),
+        (_output, "has no output 'scores'"),
+        (_classes, "the card says"),
+    ],
+)
+def test_a_graph_unlike_its_card_is_refused(kind: str, change: Any, said: str, tmp_path: Path) -> None:
+    model = _rewrite(redness_model(tmp_path / "m"), change)
+    with pytest.raises(ModelOutputError) as caught:
+        _open(kind, model, "patch")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _garbage(data: bytes) -> list[bytes]:
+    random = np.random.default_rng(7)
+    flipped = []
+    for _ in range(4):
+        array = np.frombuffer(data, np.uint8).copy()
+        array[random.integers(0, len(array), 12)] ^= 255
+        flipped.append(array.tobytes())
+    return [b"", b"not a model", data[: len(data) // 2], data[:-7], b"\x00" * 1000, *flipped]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("number", range(9))
+def test_a_file_that_is_no_graph_is_one_clear_line(kind: str, number: int, tmp_path: Path) -> None:
+    folder = darkness_model(tmp_path / "m")
+    (folder / "model.onnx").write_bytes(_garbage((folder / "model.onnx").read_bytes())[number])
+    model = _rewrite(folder, lambda graph: None)
+    try:
+        runtime = _open(kind, model, "segment")
+    except ModelOutputError as error:
+        assert "\n" not in str(error) and "model m:" in str(error)
+    else:
+        # a flipped byte may hit a name or a constant: the graph is another one, but it is a graph
+        assert number >= 5
+        runtime.close()
+
+
+def test_an_unknown_runtime_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="choose auto, onnxruntime, openvino or torch"):
+        choose_runtime("tensorflow")  # type: ignore[arg-type]
+
+
+def test_the_choice_is_the_same_every_time() -> None:
+    assert len({choose_runtime("auto") for _ in range(5)}) == 1
