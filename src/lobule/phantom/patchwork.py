@@ -1,0 +1,107 @@
+"""Pixels of a layer as a patchwork of whole real fields, made when asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobule.errors import ConfigurationError
+from lobule.phantom.pyramid import TILE_PX
+from lobule.phantom.texture import Rgb, reduce_by_4
+
+__all__ = ["Patchwork"]
+
+_CACHE_BYTES = 192 * 2**20
+
+
+class Patchwork:
+    """An endless plane of fields, each resampled from ``fields_mpp`` to ``mpp``.
+
+    Patch (i, j) of the plane shows the field, turned by half a turn or flipped, that a hash of ``seed`` and
+    (i, j) chooses: neighbors differ and the plane does not repeat. All patches have the size of the first
+    field. Memory bound: resampled fields up to 192 MB, besides the one in work.
+    """
+
+    nuclei = None
+
+    def __init__(self, files: Sequence[Path], fields_mpp: float, mpp: float, seed: tuple[int, int]) -> None:
+        from PIL import Image, UnidentifiedImageError
+
+        self._files = tuple(files)
+        self._seed = seed
+        try:
+            with Image.open(self._files[0]) as image:
+                width, height = image.size
+        except (OSError, UnidentifiedImageError) as error:
+            raise ConfigurationError("--fields", str(self._files[0]), f"a readable image ({error})") from error
+        scale = fields_mpp / mpp
+        self._width, self._height = max(16, round(width * scale)), max(16, round(height * scale))
+        self._lock = threading.Lock()
+        self._known: OrderedDict[int, Rgb] = OrderedDict()
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """(width, height) of a patch in slide px."""
+        return self._width, self._height
+
+    def choice(self, column: int, row: int) -> tuple[Path, bool, bool]:
+        """The field of a patch, and whether it is flipped left-right and up-down."""
+        key = [*self._seed, column + 2**20, row + 2**20]
+        bits = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        return self._files[(bits >> 2) % len(self._files)], bool(bits & 1), bool(bits & 2)
+
+    def encoded(self, level: int, column: int, row: int) -> None:
+        """Nothing repeats: see Texture."""
+
+    def ids(self, column: int, row: int) -> None:
+        """Nuclei of real fields are unknown: see Texture."""
+
+    def reduced(self, column: int, row: int) -> Rgb:
+        """See Texture."""
+        return reduce_by_4(self.pixels(column, row))
+
+    def pixels(self, column: int, row: int) -> Rgb:
+        """See Texture."""
+        tile: NDArray[np.uint8] = np.empty((TILE_PX, TILE_PX, 3), np.uint8)
+        x0, y0 = column * TILE_PX, row * TILE_PX
+        for j in range(y0 // self._height, (y0 + TILE_PX - 1) // self._height + 1):
+            for i in range(x0 // self._width, (x0 + TILE_PX - 1) // self._width + 1):
+                file, mirrored, upside_down = self.choice(i, j)
+                field = self._field(file)
+                field = field[:, ::-1] if mirrored else field
+                field = field[::-1] if upside_down else field
+                left, top = max(i * self._width, x0), max(j * self._height, y0)
+                right, bottom = min((i + 1) * self._width, x0 + TILE_PX), min((j + 1) * self._height, y0 + TILE_PX)
+                tile[top - y0 : bottom - y0, left - x0 : right - x0] = field[
+                    top - j * self._height : bottom - j * self._height,
+                    left - i * self._width : right - i * self._width,
+                ]
+        return tile
+
+    def _field(self, file: Path) -> Rgb:
+        key = self._files.index(file)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        image = self._load(file)
+        with self._lock:
+            self._known[key] = image
+            while len(self._known) > 1 and sum(known.nbytes for known in self._known.values()) > _CACHE_BYTES:
+                self._known.popitem(last=False)
+        return image
+
+    def _load(self, file: Path) -> Rgb:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(file) as image:
+                rgb = image.convert("RGB")
+        except (OSError, UnidentifiedImageError) as error:
+            raise ConfigurationError("--fields", str(file), f"a readable image ({error})") from error
+        return np.asarray(rgb.resize((self._width, self._height), Image.Resampling.BICUBIC), np.uint8)
