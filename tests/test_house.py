@@ -73,6 +73,8 @@ def test_except_exception_stands_in_one_place_only() -> None:
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ExceptHandler):
+                if isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None:
+                    continue  # cleans up and lets the error go on
                 names = [] if node.type is None else [n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)]
                 if node.type is None or "Exception" in names or "BaseException" in names:
                     places.append(path.relative_to(SOURCE).as_posix())
