@@ -163,7 +163,7 @@ def _summary(findings: Findings) -> list[str]:
             sentence += f": {_number(density.value)} per mm²"
             sentence += f" ({between})" if (between := _interval(density)) else ""
         if median := said("nuclear_area_median"):
-            sentence += f"; half of them are larger than {median}"
+            sentence += f"; their median area is {median}"
         sentences.append(sentence + ".")
     sentences += [_skipped(stage) for stage in findings.stages if stage.status == "skipped"]
     return sentences
@@ -317,13 +317,13 @@ def _card(card: Card) -> dict[str, Any]:
         "calibration": card.calibration,
         "data": [(data.name, data.used_for, data.count, data.split, data.terms) for data in card.data],
         "scores": [_score(score) for score in card.scores],
-        "works_at": ", ".join(f"{graph.role}: {graph.mpp:g} µm/px" for graph in card.graphs if graph.mpp),
+        "works_at": ", ".join(f"{graph.mpp:g} µm/px ({graph.role})" for graph in card.graphs if graph.mpp),
     }
 
 
 def _slide_rows(findings: Findings) -> list[tuple[str, str]]:
     slide, frame = findings.slide, findings.frame
-    mpp = " × ".join(f"{value:.4g}" for value in frame.mpp_um_per_px)
+    mpp = _mpp(frame.mpp_um_per_px)
     size_mm = (
         " × ".join(
             _number(pixels * mpp_ / 1000)
@@ -349,6 +349,10 @@ def _slide_rows(findings: Findings) -> list[tuple[str, str]]:
         ("GeoJSON origin", f"level-0 px {frame.geojson_offset_px[0]}, {frame.geojson_offset_px[1]}"),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def _mpp(mpp: tuple[float, float]) -> str:
+    return " × ".join(dict.fromkeys(f"{value:.4g}" for value in mpp))
 
 
 def _pixels(size: tuple[int, int]) -> str:
@@ -438,7 +442,11 @@ def _context(findings: Findings, evidence: Evidence) -> dict[str, Any]:
         "stages": _stage_rows(findings),
         "figures": _figures(evidence),
         "samples": [
-            (*pictures.nuclei_pictures(sample, mpp), len(sample.nuclei), f"{sample.box.x0}, {sample.box.y0}")
+            (
+                *pictures.nuclei_pictures(sample, mpp[0]),
+                len(sample.nuclei),
+                f"{sample.box.x0}, {sample.box.y0}",
+            )
             for sample in samples
         ],
         "samples_left_out": len(evidence.samples) - len(samples),

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ __all__ = [
     "REGION_COLOR",
     "TISSUE_COLOR",
     "Picture",
+    "ScaleBar",
     "View",
     "heatmap_picture",
     "nuclei_pictures",
@@ -58,11 +59,26 @@ _NUMBERED = 25
 
 
 @dataclass(frozen=True)
+class ScaleBar:
+    """A scale bar that the page lays over a picture: it stays legible at any size of display."""
+
+    percent: float
+    """Its length in percent of the picture's width."""
+    label: str
+
+
+@dataclass(frozen=True)
 class Picture:
     """An encoded picture; ``data`` is its ``data:`` address, ``size`` (width, height) its pixels."""
 
     data: str
     size: tuple[int, int]
+    bar: ScaleBar | None
+
+    @property
+    def ratio(self) -> float:
+        """Width over height."""
+        return round(self.size[0] / self.size[1], 4)
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,11 @@ class View:
     size: tuple[int, int]
     um_per_px: float
     frame: WorkingFrame
+
+    @property
+    def width_um(self) -> float:
+        """What the view shows from left to right."""
+        return self.size[0] * self.um_per_px
 
     def from_slide(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Level-0 (x, y) points, (..., 2), to points of the view."""
@@ -105,14 +126,17 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
     return picture.resize(size, Image.Resampling.BICUBIC if larger else Image.Resampling.BOX)
 
 
-def _encoded(picture: Image, kind: str = "JPEG") -> Picture:
+def _encoded(picture: Image, width_um: float | None = None) -> Picture:
+    """A photograph as JPEG, what has a clear ground as PNG; ``width_um`` is what it shows across."""
     blob = io.BytesIO()
-    if kind == "JPEG":
-        picture.convert("RGB").save(blob, "JPEG", quality=82, optimize=True)
+    kind = "png" if picture.mode == "RGBA" else "jpeg"
+    if kind == "png":
+        picture.save(blob, "PNG")
     else:
-        picture.save(blob, "PNG", optimize=True)
+        picture.save(blob, "JPEG", quality=82)
     text = base64.b64encode(blob.getvalue()).decode("ascii")
-    return Picture(f"data:image/{kind.lower()};base64,{text}", picture.size)
+    bar = None if width_um is None else _scale_bar(width_um)
+    return Picture(f"data:image/{kind};base64,{text}", picture.size, bar)
 
 
 def _pale(picture: Image) -> Image:
@@ -161,13 +185,15 @@ def _mask_alpha(mask: NDArray[np.bool_], size: tuple[int, int]) -> Image:
     return Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
 
 
-def _edge_alpha(mask: NDArray[np.bool_], size: tuple[int, int], width_px: int) -> Image:
-    """The smooth inner rim of a mask, ``width_px`` wide."""
+def _edge_alpha(mask: NDArray[np.bool_], size: tuple[int, int]) -> Image:
+    """The smooth inner rim of a mask."""
     from PIL import Image, ImageChops, ImageFilter
 
-    fine = _mask_alpha(np.pad(mask, 1), (size[0] * 2, size[1] * 2)).point(lambda value: 255 * (value > 127))
-    rim = ImageChops.subtract(fine, fine.filter(ImageFilter.MinFilter(4 * width_px + 1)))
-    return rim.resize(size, Image.Resampling.BOX)
+    fine = _mask_alpha(mask, (size[0] * 2, size[1] * 2)).point(lambda value: 255 * (value > 127))
+    width_px = max(2, round(max(size) / 400))
+    # a box that is not full of mask holds a pixel of the outside; its mean costs the same at any width
+    inner = fine.filter(ImageFilter.BoxBlur(2 * width_px)).point(lambda value: 255 * (value == 255))
+    return ImageChops.subtract(fine, inner).resize(size, Image.Resampling.BOX)
 
 
 def scale_length_um(width_um: float) -> float:
@@ -181,29 +207,9 @@ def _length_text(length_um: float) -> str:
     return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
 
 
-def _with_scale_bar(picture: Image, um_per_px: float) -> None:
-    """Draws a scale bar with its length at the lower left, in place."""
-    from PIL import ImageDraw, ImageFont
-
-    length_um = scale_length_um(picture.width * um_per_px)
-    length = length_um / um_per_px
-    unit = max(11.0, picture.width / 62)
-    font = ImageFont.load_default(unit)
-    draw = ImageDraw.Draw(picture, "RGBA")
-    text = _length_text(length_um)
-    margin, thick = unit * 0.8, max(2.0, unit * 0.22)
-    text_width = draw.textlength(text, font)
-    inner = max(length, text_width)
-    left, bottom = margin, picture.height - margin
-    top = bottom - thick - unit * 1.75
-    draw.rounded_rectangle(
-        (left - unit * 0.5, top, left + inner + unit * 0.5, bottom + unit * 0.4),
-        unit * 0.3,
-        fill=(255, 255, 255, 215),
-    )
-    start = left + (inner - length) / 2
-    draw.rectangle((start, bottom - thick, start + length, bottom), fill=(20, 20, 20, 255))
-    draw.text((left + inner / 2, bottom - thick - unit * 0.45), text, (20, 20, 20, 255), font, anchor="ms")
+def _scale_bar(width_um: float) -> ScaleBar:
+    length_um = scale_length_um(width_um)
+    return ScaleBar(round(100 * length_um / width_um, 3), _length_text(length_um))
 
 
 _ANCHORS = np.array(
@@ -232,7 +238,7 @@ def probability_bar() -> Picture:
     values = np.tile(np.linspace(0, 1, 256), (14, 1))
     strength = _probability_strength(values)[..., None]
     mixed = _probability_colors(values) * strength + 225 * (1 - strength)
-    return _encoded(Image.fromarray(mixed.astype(np.uint8)), "PNG")
+    return _encoded(Image.fromarray(mixed.astype(np.uint8)))
 
 
 def _cells_under(view: View, scalar: ScalarMap) -> NDArray[np.float32]:
@@ -251,8 +257,7 @@ def thumbnail_picture(evidence: Evidence) -> Picture:
     """The slide as it is."""
     view = view_of(evidence.overview, evidence.frame)
     picture = _resized(evidence.overview, view.size)
-    _with_scale_bar(picture, view.um_per_px)
-    return _encoded(picture)
+    return _encoded(picture, view.width_um)
 
 
 def tissue_picture(evidence: Evidence) -> Picture | None:
@@ -264,12 +269,11 @@ def tissue_picture(evidence: Evidence) -> Picture | None:
     for mask, color in ((evidence.pen, PEN_COLOR), (evidence.fold, FOLD_COLOR)):
         if mask is not None and mask.any():
             _painted(picture, _mask_alpha(mask, view.size).point(lambda value: value * 6 // 10), color)
-            _painted(picture, _edge_alpha(mask, view.size, 2), color)
+            _painted(picture, _edge_alpha(mask, view.size), color)
     outside = _mask_alpha(~evidence.tissue, view.size).point(lambda value: value * 45 // 100)
     _painted(picture, outside, (255, 255, 255))
-    _painted(picture, _edge_alpha(evidence.tissue, view.size, 2), TISSUE_COLOR)
-    _with_scale_bar(picture, view.um_per_px)
-    return _encoded(picture)
+    _painted(picture, _edge_alpha(evidence.tissue, view.size), TISSUE_COLOR)
+    return _encoded(picture, view.width_um)
 
 
 def heatmap_picture(evidence: Evidence, scalar: ScalarMap) -> Picture:
@@ -284,8 +288,7 @@ def heatmap_picture(evidence: Evidence, scalar: ScalarMap) -> Picture:
     strength = np.where(judged, _probability_strength(values), 0)[..., None]
     mixed = picture * (1 - strength) + _probability_colors(values) * strength
     result = Image.fromarray(np.round(mixed).astype(np.uint8))
-    _with_scale_bar(result, view.um_per_px)
-    return _encoded(result)
+    return _encoded(result, view.width_um)
 
 
 def quality_picture(evidence: Evidence) -> Picture | None:
@@ -297,8 +300,7 @@ def quality_picture(evidence: Evidence) -> Picture | None:
     values = _cells_under(view, evidence.blurred)
     blurred = np.nan_to_num(values, nan=0.0) > 0.5
     _painted(picture, _mask_alpha(blurred, view.size).point(lambda value: value * 55 // 100), BLUR_COLOR)
-    _with_scale_bar(picture, view.um_per_px)
-    return _encoded(picture)
+    return _encoded(picture, view.width_um)
 
 
 def _rings(region: TumorRegion) -> list[NDArray[np.float64]]:
@@ -314,27 +316,32 @@ def regions_picture(evidence: Evidence) -> Picture:
     picture = _resized(evidence.overview, view.size)
     rings = [view.from_slide(ring) for region in evidence.regions for ring in _rings(region)]
     if rings:
-        _outlined(picture, rings, REGION_COLOR, max(2.0, max(view.size) / 420), (30, 20, 0))
-    unit = max(12.0, max(view.size) / 60)
+        _outlined(picture, rings, REGION_COLOR, max(2.0, max(view.size) / 260), (30, 20, 0))
+    unit = max(14.0, max(view.size) / 34)
     font = ImageFont.load_default(unit)
     draw = ImageDraw.Draw(picture)
     by_area = sorted(enumerate(evidence.regions, 1), key=lambda pair: (-pair[1].area_mm2, pair[0]))
     for number, region in by_area[:_NUMBERED]:
         if region.polygon.is_empty:
             continue
-        inside = region.polygon.representative_point()
-        x, y = view.from_slide(np.array([inside.x, inside.y]))
-        draw.text(
-            (float(x), float(y)), str(number), (255, 255, 255), font, "mm",
-            stroke_width=unit / 7, stroke_fill=(20, 15, 0),
-        )  # fmt: skip
-    _with_scale_bar(picture, view.um_per_px)
-    return _encoded(picture)
+        x0, y0, x1, y1 = view.from_slide(np.reshape(region.polygon.bounds, (2, 2))).ravel().tolist()
+        if min(x1 - x0, y1 - y0) > 2.5 * unit:
+            inside = region.polygon.representative_point()
+            x, y = view.from_slide(np.array([inside.x, inside.y])).tolist()
+        else:  # beside a region that the number would hide
+            x, y = (x1 + unit if x1 + 2 * unit < view.size[0] else x0 - unit), (y0 + y1) / 2
+        y = min(max(y, unit), view.size[1] - unit)
+        style: dict[str, Any] = {"anchor": "mm", "stroke_width": unit / 7, "stroke_fill": (20, 15, 0)}
+        draw.text((x, y), str(number), (255, 255, 255), font, **style)
+    return _encoded(picture, view.width_um)
 
 
-def nuclei_pictures(sample: NucleiSample, um_per_level0_px: tuple[float, float]) -> tuple[Picture, Picture]:
-    """The place as it is, and the nuclei's outlines on a clear ground of the same size."""
-    from PIL import Image
+def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Picture, Picture]:
+    """The place as it is, and the nuclei's outlines on a clear ground of the same size.
+
+    ``um_per_level0_px`` is the slide's µm per level-0 pixel along x, for the scale bar.
+    """
+    from PIL import Image, ImageChops
 
     height, width = sample.image.shape[:2]
     factor = max(1, round(_SAMPLE_PX / max(width, height)))
@@ -343,12 +350,12 @@ def nuclei_pictures(sample: NucleiSample, um_per_level0_px: tuple[float, float])
         shrink = 2 * _SAMPLE_PX / max(size)
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     picture = _resized(sample.image, size)
-    _with_scale_bar(picture, sample.box.width * um_per_level0_px[0] / size[0])
     scale = np.array([size[0] / sample.box.width, size[1] / sample.box.height])
     corner = np.array([sample.box.x0, sample.box.y0])
     rings = [(sample.nuclei.outline_px(k) - corner) * scale for k in range(len(sample.nuclei))]
-    wide = _line_alpha(size, rings, 3.2)
-    lines = Image.new("RGB", size, (0, 40, 20))
-    _painted(lines, _line_alpha(size, rings, 1.7), NUCLEUS_COLOR)
-    lines.putalpha(wide)
-    return _encoded(picture), _encoded(lines, "PNG")
+    line = _line_alpha(size, rings, 2.2)
+    around = _line_alpha(size, rings, 4.2).point(lambda value: value * 45 // 100)
+    lines = Image.new("RGB", size, (0, 30, 15))
+    _painted(lines, line, NUCLEUS_COLOR)
+    lines.putalpha(ImageChops.lighter(line, around))
+    return _encoded(picture, sample.box.width * um_per_level0_px), _encoded(lines)
