@@ -20,9 +20,15 @@ _TEXTS = {
 }
 
 
-def _save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, Any]) -> str:
+def _save(
+    path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, Any]
+) -> str:
     graph = helper.make_graph(
-        nodes, "drawn", inputs, outputs, [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+        nodes,
+        "drawn",
+        inputs,
+        outputs,
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
@@ -31,7 +37,9 @@ def _save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], c
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _card(folder: Path, family: str, graph: dict[str, Any], thresholds: dict[str, float], **more: Any) -> Path:
+def _card(
+    folder: Path, family: str, graph: dict[str, Any], thresholds: dict[str, float], **more: Any
+) -> Path:
     card = {
         "card_version": 1,
         "name": folder.name,
@@ -42,7 +50,14 @@ def _card(folder: Path, family: str, graph: dict[str, Any], thresholds: dict[str
         "graphs": [graph],
         "thresholds": thresholds,
         "data": [
-            {"name": "none", "source": "none", "terms": "none", "used_for": "training", "count": "0", "split": "none"}
+            {
+                "name": "none",
+                "source": "none",
+                "terms": "none",
+                "used_for": "training",
+                "count": "0",
+                "split": "none",
+            }
         ],
         "scores": [],
         "pixel_mean": [200, 150, 200],
@@ -95,7 +110,13 @@ def redness_model(folder: Path, *, tile_px: int = 64, mpp: float = 1.0) -> Path:
             }
         ],
         "outputs": [
-            {"name": "probabilities", "dtype": "float32", "layout": "NC", "shape": [-1, 2], "meaning": "normal, tumor"}
+            {
+                "name": "probabilities",
+                "dtype": "float32",
+                "layout": "NC",
+                "shape": [-1, 2],
+                "meaning": "normal, tumor",
+            }
         ],
     }
     return _card(folder, "tumor", graph, {"patch": 0.5, "refine": 0.5})
@@ -131,10 +152,22 @@ def darkness_model(folder: Path, *, tile_px: int = 256, halo_px: int = 32, mpp: 
         "tile_px": tile_px,
         "halo_px": halo_px,
         "inputs": [
-            {"name": "pixels", "dtype": "uint8", "layout": "NHWC", "shape": [-1, -1, -1, 3], "meaning": "tile"}
+            {
+                "name": "pixels",
+                "dtype": "uint8",
+                "layout": "NHWC",
+                "shape": [-1, -1, -1, 3],
+                "meaning": "tile",
+            }
         ],
         "outputs": [
-            {"name": "maps", "dtype": "float32", "layout": "NCHW", "shape": [-1, 2, -1, -1], "meaning": "two maps"}
+            {
+                "name": "maps",
+                "dtype": "float32",
+                "layout": "NCHW",
+                "shape": [-1, 2, -1, -1],
+                "meaning": "two maps",
+            }
         ],
     }
     return _card(folder, "nuclei", graph, {"mask": 0.5, "marker": 0.5, "min_area_um2": 8.0})

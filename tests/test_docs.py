@@ -39,7 +39,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tissue.geojson").write_text(f'{{"type": "Polygon", "coordinates": {square}}}')
     bin_ = folder / "bin"
     bin_.mkdir()
-    (bin_ / "lobule").write_text(f"#!/bin/sh\nexec {sys.executable} -c 'from lobule.cli import main; main()' \"$@\"\n")
+    (bin_ / "lobule").write_text(
+        f"#!/bin/sh\nexec {sys.executable} -c 'from lobule.cli import main; main()' \"$@\"\n"
+    )
     (bin_ / "lobule").chmod(0o755)
     return folder
 

@@ -41,7 +41,9 @@ def _imports(path: Path) -> list[tuple[int, str]]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] if node.module != "lobule" else [f"lobule.{alias.name}" for alias in node.names]
+            names = (
+                [node.module] if node.module != "lobule" else [f"lobule.{alias.name}" for alias in node.names]
+            )
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
         found += [(node.lineno, name.split(".")[1]) for name in names if name.startswith("lobule.")]
     return found
@@ -64,7 +66,9 @@ def test_imports_go_down_the_floors() -> None:
         if room in ("__init__", "zoo"):
             continue
         assert room in FLOOR or room == "training", f"{room} has no floor"
-        wrong += [f"{path}:{line}: {room} imports {to}" for line, to in _imports(path) if not _allowed(room, to)]
+        wrong += [
+            f"{path}:{line}: {room} imports {to}" for line, to in _imports(path) if not _allowed(room, to)
+        ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -75,7 +79,11 @@ def test_except_exception_stands_in_one_place_only() -> None:
             if isinstance(node, ast.ExceptHandler):
                 if isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None:
                     continue  # cleans up and lets the error go on
-                names = [] if node.type is None else [n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)]
+                names = (
+                    []
+                    if node.type is None
+                    else [n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)]
+                )
                 if node.type is None or "Exception" in names or "BaseException" in names:
                     places.append(path.relative_to(SOURCE).as_posix())
     assert places == ["analyze/batch.py"]

@@ -17,7 +17,9 @@ records = st.dictionaries(st.integers(0, 2**40), st.binary(max_size=200), max_si
 
 @given(kept=records, cut=st.integers(0, 400))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_a_cut_journal_holds_a_prefix_of_its_records(tmp_path: Path, kept: dict[int, bytes], cut: int) -> None:
+def test_a_cut_journal_holds_a_prefix_of_its_records(
+    tmp_path: Path, kept: dict[int, bytes], cut: int
+) -> None:
     path = tmp_path / "j"
     path.unlink(missing_ok=True)
     with Journal(path, PLAN) as journal:

@@ -123,7 +123,9 @@ def test_a_place_without_a_model_lists_what_is_shipped(tmp_path: Path, name: str
 
 
 def test_a_chosen_model_takes_its_familys_place(tmp_path: Path) -> None:
-    chosen = select_models([redness_model(tmp_path / "m" / "redness"), darkness_model(tmp_path / "m" / "darkness")])
+    chosen = select_models(
+        [redness_model(tmp_path / "m" / "redness"), darkness_model(tmp_path / "m" / "darkness")]
+    )
     assert chosen["tumor"].name == "redness"
     assert chosen["nuclei"].name == "darkness"
     assert select_models([tmp_path / "m"]).keys() == chosen.keys()

@@ -51,7 +51,9 @@ def test_numbers_are_the_same_bits_whoever_runs_beside(kind: str, family: str, r
     for workers in (1, 2):
         runtime = _open(kind, model, role, workers)
         with ThreadPoolExecutor(workers) as pool:
-            found = pool.map(lambda tile, r=runtime: r.run({"pixels": tile})[graph.outputs[0].name].tobytes(), tiles)
+            found = pool.map(
+                lambda tile, r=runtime: r.run({"pixels": tile})[graph.outputs[0].name].tobytes(), tiles
+            )
             results.append(list(found))
         runtime.close()
     assert results[0] == results[1]

@@ -1,0 +1,212 @@
+"""One slide from pixels to files, on painted slides with known answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import shapely
+import tifffile
+from painted_slides import MPP, SQUARES, paint
+
+from lobule import analyze, open_slide
+from lobule.analyze import Options
+from lobule.errors import ConfigurationError, MissingResolutionError, WrongStainError
+from lobule.findings.schema import json_schema
+from lobule.slides import ArraySlide
+
+CELL_PX = 64 / MPP
+
+
+@pytest.fixture(scope="module")
+def results(painted: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with open_slide(painted) as slide:
+        options = Options(models=(str(models),), nuclei_tiles=None, workers=2)
+        return analyze(slide, options=options).write(tmp_path_factory.mktemp("out"))
+
+
+def _features(path: Path) -> list[dict[str, object]]:
+    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
+    with opened as stream:
+        features: list[dict[str, object]] = json.load(stream)["features"]
+    return features
+
+
+def test_the_painted_squares_come_back_within_one_heatmap_cell(results: Path) -> None:
+    found = sorted(
+        (shapely.geometry.shape(feature["geometry"]) for feature in _features(results / "regions.geojson")),
+        key=lambda polygon: polygon.bounds,
+    )
+    assert len(found) == len(SQUARES)
+    for polygon, square in zip(found, sorted(SQUARES), strict=True):
+        assert polygon.is_valid
+        np.testing.assert_allclose(polygon.bounds, square, atol=CELL_PX)
+        assert polygon.symmetric_difference(shapely.box(*square)).area <= polygon.length * CELL_PX / 2
+
+
+def test_every_dot_is_one_nucleus_in_its_place_with_its_area(results: Path, dots: np.ndarray) -> None:
+    polygons = [
+        shapely.geometry.shape(feature["geometry"]) for feature in _features(results / "nuclei.geojson.gz")
+    ]
+    assert all(polygon.is_valid for polygon in polygons)
+    centers = np.array([polygon.centroid.coords[0] for polygon in polygons])
+    gaps = np.hypot(*(dots[:, None] + 0.5 - centers[None]).transpose(2, 0, 1))
+    assert len(centers) == len(dots)
+    assert gaps.min(1).max() < 1.0
+    assert sorted(gaps.argmin(1)) == list(range(len(dots)))
+    findings = json.loads((results / "findings.json").read_text())
+    median = next(m for m in findings["measurements"] if m["name"] == "nuclear_area_median")
+    truth_um2 = (np.hypot(*np.mgrid[-9:10, -9:10]) < 8).sum() * MPP**2
+    assert median["value"] == pytest.approx(truth_um2, rel=0.03)
+    assert median["unit"] == "µm²"
+
+
+def test_findings_keep_their_published_schema(results: Path) -> None:
+    findings = json.loads((results / "findings.json").read_text())
+    jsonschema.Draft202012Validator(json_schema()).validate(findings)
+    published = Path(__file__).resolve().parents[2] / "docs" / "reference" / "findings.schema.json"
+    assert json.loads(published.read_text()) == json_schema(), (
+        "write it again: lobule.findings.schema.json_schema()"
+    )
+
+
+def test_areas_are_right(results: Path) -> None:
+    findings = json.loads((results / "findings.json").read_text())
+    numbers = {m["name"]: m for m in findings["measurements"]}
+    tissue_mm2 = (2048 - 128) * (1536 - 128) * MPP**2 / 1e6
+    assert numbers["tissue_area"]["value"] == pytest.approx(tissue_mm2, rel=0.02)
+    tumor_mm2 = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in SQUARES) * MPP**2 / 1e6
+    assert numbers["tumor_area"]["value"] == pytest.approx(tumor_mm2, rel=0.02)
+    assert numbers["tumor_area"]["low"] <= numbers["tumor_area"]["value"] <= numbers["tumor_area"]["high"]
+    assert sum(region["area_mm2"] for region in findings["regions"]) == pytest.approx(
+        numbers["tumor_area"]["value"]
+    )
+
+
+def test_findings_say_what_made_them(results: Path) -> None:
+    findings = json.loads((results / "findings.json").read_text())
+    assert {model["name"] for model in findings["models"]} == {"redness", "darkness"}
+    assert findings["slide"]["mpp_source"] in ("file", "resolution-tag")
+    assert findings["run"]["peak_memory_bytes"] > 0
+    assert {"tissue", "tumor", "nuclei", "write"} <= {row["stage"] for row in findings["run"]["seconds"]}
+    assert {file["name"] for file in findings["files"]} == {
+        "heatmap.ome.tif",
+        "nuclei.geojson.gz",
+        "regions.geojson",
+    }
+    assert (results / "report.html").stat().st_size > 10_000
+
+
+def test_the_heatmap_lies_on_the_slide(results: Path) -> None:
+    with tifffile.TiffFile(results / "heatmap.ome.tif") as tiff:
+        heat = tiff.series[0].asarray()
+        assert tiff.is_ome and len(tiff.series[0].levels) >= 2
+    assert heat.shape == (1536 / CELL_PX, 2048 / CELL_PX)
+    for row, column in np.ndindex(heat.shape):
+        x, y = (column + 0.5) * CELL_PX, (row + 0.5) * CELL_PX
+        inside = any(x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in SQUARES)
+        if np.isfinite(heat[row, column]):
+            assert (heat[row, column] >= 0.4) == inside
+
+
+@pytest.mark.parametrize("tile_px", [128, 512])
+def test_nuclei_do_not_depend_on_the_tile(
+    tile_px: int, painted: Path, tmp_path: Path, dots: np.ndarray
+) -> None:
+    from drawn_models import darkness_model
+
+    darkness_model(tmp_path / "darkness", tile_px=tile_px)
+    with open_slide(painted) as slide:
+        options = Options(
+            only=("nuclei",), models=(str(tmp_path / "darkness"),), nuclei_tiles=None, workers=2
+        )
+        result = analyze(slide, options=options)
+    assert result.nuclei is not None
+    with open_slide(painted) as slide:
+        found = sum(len(batch) for batch in result.nuclei.batches())
+    assert found == len(dots)
+
+
+def test_a_stage_without_a_model_is_skipped_aloud(painted: Path, models: Path) -> None:
+    with open_slide(painted) as slide:
+        result = analyze(slide, options=Options(models=(str(models),), specimen="node", nuclei_tiles=2))
+    stages = {stage.name: stage for stage in result.stages}
+    assert stages["tumor"].status == "skipped"
+    assert "metastasis" in (stages["tumor"].reason or "")
+    assert result.tumor is None
+
+
+def test_only_what_is_asked_for_is_done(painted: Path, models: Path) -> None:
+    with open_slide(painted) as slide:
+        result = analyze(slide, only=("tumor",), options=Options(models=(str(models),)))
+    assert result.nuclei is None
+    assert [stage.reason for stage in result.stages if stage.name == "nuclei"] == ["not asked for"]
+
+
+def test_wrong_options_name_what_is_allowed() -> None:
+    for wrong in (
+        {"only": ("kidney",)},
+        {"only": ()},
+        {"workers": 0},
+        {"nuclei_tiles": 0},
+        {"max_ram_bytes": 1000},
+        {"specimen": "liver"},
+    ):
+        with pytest.raises(ConfigurationError, match="--"):
+            Options(**wrong)  # type: ignore[arg-type]
+
+
+def test_too_little_memory_for_one_worker_is_said(painted: Path, models: Path) -> None:
+    with (
+        open_slide(painted) as slide,
+        pytest.raises(ConfigurationError, match="one worker of these models needs"),
+    ):
+        analyze(slide, options=Options(models=(str(models),), max_ram_bytes=300_000_000))
+
+
+def test_an_array_without_mpp_is_refused_and_with_one_analyzed(models: Path) -> None:
+    from lobule.geometry import Mpp
+
+    image = paint((700, 600), [(100, 100, 400, 400)], margin=20)
+    with pytest.raises(MissingResolutionError, match="--mpp"):
+        analyze(open_slide(image), options=Options(models=(str(models),)))
+    result = analyze(
+        ArraySlide(image, Mpp(0.5, 0.5)), only=("tumor",), options=Options(models=(str(models),))
+    )
+    assert result.tumor is not None and len(result.tumor.regions) == 1
+
+
+def test_fluorescence_is_refused(models: Path) -> None:
+    from lobule.geometry import Mpp
+
+    image = np.zeros((800, 800, 3), np.uint8)
+    image[200:300, 200:300, 2] = 220
+    with pytest.raises(WrongStainError, match="not a brightfield slide"):
+        analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=Options(models=(str(models),)))
+
+
+def test_blank_glass_has_no_tissue_and_no_stages(models: Path) -> None:
+    from lobule.geometry import Mpp
+
+    result = analyze(
+        ArraySlide(np.full((900, 900, 3), 245, np.uint8), Mpp(0.5, 0.5)),
+        options=Options(models=(str(models),)),
+    )
+    assert {m.name: m.value for m in result.measurements}["tissue_area"] == 0
+    assert [stage.status for stage in result.stages] == ["done", "skipped", "skipped"]
+
+
+def test_anisotropic_pixels_keep_their_areas(models: Path) -> None:
+    from lobule.geometry import Mpp
+
+    image = paint((1600, 800), [(400, 200, 1200, 600)], margin=40)
+    result = analyze(
+        ArraySlide(image, Mpp(0.25, 0.5)), only=("tumor",), options=Options(models=(str(models),))
+    )
+    area = {m.name: m.value for m in result.measurements}["tumor_area"]
+    assert area == pytest.approx(800 * 400 * 0.25 * 0.5 / 1e6, rel=0.3)
+    assert result.tumor is not None and result.tumor.heatmap.values.shape == (7, 7)
