@@ -18,7 +18,7 @@ FLOORS = {
     4: ("inference",),
     5: ("families",),
     6: ("export", "report"),
-    7: ("analyze",),
+    7: ("analysis",),
     8: ("cli",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -86,7 +86,7 @@ def test_except_exception_stands_in_one_place_only() -> None:
                 )
                 if node.type is None or "Exception" in names or "BaseException" in names:
                     places.append(path.relative_to(SOURCE).as_posix())
-    assert places == ["analyze/batch.py"]
+    assert places == ["analysis/batch.py"]
 
 
 @pytest.mark.parametrize(

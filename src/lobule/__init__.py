@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lobule.analyze import analyze
+    from lobule.analysis import analyze
     from lobule.slides import open_slide
 
-_HOME = {"analyze": "lobule.analyze", "open_slide": "lobule.slides"}
+_HOME = {"analyze": "lobule.analysis", "open_slide": "lobule.slides"}
 
 __all__ = ["__version__", "analyze", "open_slide"]
 

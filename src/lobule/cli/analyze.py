@@ -125,8 +125,8 @@ def analyze(
 
     Exit status: 0 all done, 1 some slide failed (the others are done), 2 wrong use.
     """
-    from lobule.analyze.batch import analyze_slides
-    from lobule.analyze.options import STAGES, Options
+    from lobule.analysis.batch import analyze_slides
+    from lobule.analysis.options import STAGES, Options
     from lobule.progress import reporter_for
 
     options = Options(
@@ -162,7 +162,7 @@ def analyze(
 
 def _brief(slide_id: str, outcome: object) -> str:
     """A few lines of result and where the report lies."""
-    from lobule.analyze.batch import Outcome
+    from lobule.analysis.batch import Outcome
 
     if not isinstance(outcome, Outcome) or outcome.findings is None or outcome.folder is None:
         return slide_id

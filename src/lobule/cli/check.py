@@ -28,8 +28,8 @@ def check(
 
     Exit status: 0 all can be analyzed, 1 some cannot, 2 wrong use.
     """
-    from lobule.analyze.checking import check_slides
-    from lobule.analyze.options import STAGES, Options
+    from lobule.analysis.checking import check_slides
+    from lobule.analysis.options import STAGES, Options
     from lobule.cli.analyze import existing_slides, parse_mpp, parse_nuclei
 
     options = Options(

@@ -47,7 +47,7 @@ def _cpu_flags() -> str:
 @click.option("--measure", is_flag=True, help="Time every shipped model on each runtime (seconds).")
 def doctor(measure: bool) -> int:
     """Show what this machine has: readers, runtimes, cores, GPU, memory, models, and what each gap costs."""
-    from lobule.analyze.options import granted_cores, granted_memory_bytes
+    from lobule.analysis.options import granted_cores, granted_memory_bytes
 
     def row(name: str, text: str, gap: str | None = None) -> None:
         click.echo(f"{'ok ' if gap is None else '-- '} {name:14} {text}")
@@ -120,7 +120,7 @@ def _models(measure: bool) -> int:
 def _measure() -> None:
     from importlib.util import find_spec
 
-    from lobule.analyze.checking import measure_costs
+    from lobule.analysis.checking import measure_costs
     from lobule.models.zoo import select_models
 
     models = select_models()

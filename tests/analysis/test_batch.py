@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from painted_slides import paint, write_slide
 
-from lobule.analyze.batch import Outcome, analyze_slides, slide_ids
-from lobule.analyze.options import Options
+from lobule.analysis.batch import Outcome, analyze_slides, slide_ids
+from lobule.analysis.options import Options
 from lobule.errors import ResultWriteError
 from lobule.progress import QuietReporter
 
@@ -210,7 +210,7 @@ def test_twenty_kills_at_random_moments_end_in_the_same_bytes(
 def test_a_second_run_on_the_same_results_is_refused_while_the_first_runs(
     painted: Path, models: Path, tmp_path: Path
 ) -> None:
-    from lobule.analyze.work import FolderWork
+    from lobule.analysis.work import FolderWork
 
     with FolderWork(tmp_path / "painted" / ".lobule"):
         outcome = _analyze([painted], tmp_path, models)[0]

@@ -14,7 +14,7 @@ import tifffile
 from painted_slides import MPP, SQUARES, paint
 
 from lobule import analyze, open_slide
-from lobule.analyze import Options
+from lobule.analysis import Options
 from lobule.errors import ConfigurationError, MissingResolutionError, WrongStainError
 from lobule.findings.schema import json_schema
 from lobule.slides import ArraySlide

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.analyze.stages import NucleiOutcome, TissueOutcome, TumorOutcome
+from lobule.analysis.stages import NucleiOutcome, TissueOutcome, TumorOutcome
 from lobule.families.tumor import tumor_mask
 from lobule.findings.maps import TumorRegion
 from lobule.findings.nuclei import Nuclei
@@ -17,7 +17,7 @@ from lobule.geometry import Mpp
 from lobule.models.zoo import Model
 
 if TYPE_CHECKING:
-    from lobule.analyze.single import Prepared
+    from lobule.analysis.single import Prepared
 
 __all__ = [
     "differences",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.analyze.clock import Clock
-from lobule.analyze.work import Records
+from lobule.analysis.clock import Clock
+from lobule.analysis.work import Records
 from lobule.errors import InferenceError, LobuleError
 from lobule.families.nuclei import decode_tile, inside
 from lobule.families.tumor import (

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lobule.analyze.files import FINDINGS, finished
-from lobule.analyze.options import Options
-from lobule.analyze.single import prepare, run_stages
-from lobule.analyze.work import FolderWork
+from lobule.analysis.files import FINDINGS, finished
+from lobule.analysis.options import Options
+from lobule.analysis.single import prepare, run_stages
+from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import write_summary
 from lobule.findings.schema import Findings

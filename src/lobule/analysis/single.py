@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from lobule import __version__
-from lobule.analyze.clock import Clock
-from lobule.analyze.measurements import (
+from lobule.analysis.clock import Clock
+from lobule.analysis.measurements import (
     differences,
     nuclei_measurements,
     nuclei_notices,
@@ -25,9 +25,9 @@ from lobule.analyze.measurements import (
     tumor_measurements,
     tumor_notices,
 )
-from lobule.analyze.memory import fit_workers, peak_memory_bytes, read_bytes
-from lobule.analyze.options import Options
-from lobule.analyze.stages import (
+from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
+from lobule.analysis.options import Options
+from lobule.analysis.stages import (
     NucleiOutcome,
     TissueOutcome,
     TumorOutcome,
@@ -36,7 +36,7 @@ from lobule.analyze.stages import (
     measure_nuclei,
     too_coarse,
 )
-from lobule.analyze.work import MemoryWork, Work, digest
+from lobule.analysis.work import MemoryWork, Work, digest
 from lobule.errors import LobuleError, WrongStainError
 from lobule.findings.schema import (
     Findings,
@@ -150,7 +150,7 @@ class Result:
 
     def write(self, out: str | Path) -> Path:
         """Writes every file into ``out/<slide id>/``, findings.json last, each whole or not at all."""
-        from lobule.analyze.files import write_result
+        from lobule.analysis.files import write_result
 
         return write_result(self, Path(out) / self.slide_id)
 

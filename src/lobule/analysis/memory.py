@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lobule.analyze.options import Options
+from lobule.analysis.options import Options
 from lobule.errors import ConfigurationError
 from lobule.models.zoo import Model
 
