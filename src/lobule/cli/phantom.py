@@ -26,14 +26,20 @@ def _pair(option: str, text: str) -> tuple[float, float]:
 @click.option("--size", metavar="WxH", help="Size in pixels, as 32000x24000.")
 @click.option("--mm", metavar="WxH", help="Size in millimeters, as 8x6 (the default).")
 @click.option("--mpp", type=float, help="µm per pixel [default: 0.25 drawn, 0.5 of fields].")
-@click.option("--tissue", type=float, default=0.28, show_default=True, help="Share of the slide that is tissue.")
-@click.option("--tumor", type=float, default=0.2, show_default=True, help="Share of the tissue that is tumor.")
+@click.option(
+    "--tissue", type=float, default=0.28, show_default=True, help="Share of the slide that is tissue."
+)
+@click.option(
+    "--tumor", type=float, default=0.2, show_default=True, help="Share of the tissue that is tumor."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, another slide.")
 @click.option("--artifacts/--no-artifacts", default=True, help="Pen, fold, blur, dust, unscanned glass.")
 @click.option("--nuclei", is_flag=True, help="Also write every nucleus (drawn slides).")
 @click.option("--compact", is_flag=True, help="Store repeated tiles once: same pixels, much smaller file.")
 @click.option(
-    "--fields", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of real field images."
+    "--fields",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of real field images.",
 )
 @click.option(
     "--labels",
@@ -84,7 +90,9 @@ def phantom(
     else:
         width_mm, height_mm = _pair("--mm", mm or "8x6")
         width, height = width_mm * 1000 / mpp, height_mm * 1000 / mpp
-    images = None if fields is None else read_field_labels(fields, labels or fields / "labels.csv", fields_mpp)
+    images = (
+        None if fields is None else read_field_labels(fields, labels or fields / "labels.csv", fields_mpp)
+    )
     spec = PhantomSpec(
         size=(round(width), round(height)),
         mpp=mpp,
@@ -104,6 +112,8 @@ def phantom(
         f"{truth.slide}: {spec.size[0]} x {spec.size[1]} px at {spec.mpp:g} µm, {megabytes:.0f} MB, "
         f"{time.monotonic() - started:.1f} s"
     )
-    reporter.say(f"{truth.regions}: " + ", ".join(f"{name} {area:.2f} mm²" for name, area in truth.area_mm2.items()))
+    reporter.say(
+        f"{truth.regions}: " + ", ".join(f"{name} {area:.2f} mm²" for name, area in truth.area_mm2.items())
+    )
     if truth.nuclei is not None:
         reporter.say(f"{truth.nuclei}: {truth.nucleus_count} nuclei")

@@ -90,7 +90,9 @@ class Composer:
     def _in_grid(self, level: int, column: int, row: int) -> bool:
         return level < len(self._grid) and column < self._grid[level][0] and row < self._grid[level][1]
 
-    def _reuse(self, tiles: list[EncodedTile], level: int, block_column: int, block_row: int, label: int) -> None:
+    def _reuse(
+        self, tiles: list[EncodedTile], level: int, block_column: int, block_row: int, label: int
+    ) -> None:
         count = BLOCK_TILES >> (2 * level)
         for row in range(block_row * count, (block_row + 1) * count):
             for column in range(block_column * count, (block_column + 1) * count):
@@ -124,7 +126,10 @@ class Composer:
         level_1 = np.empty((side, side, 3), np.uint8)
         for row in range(BLOCK_TILES):
             for column in range(BLOCK_TILES):
-                place = slice(row * _QUARTER, (row + 1) * _QUARTER), slice(column * _QUARTER, (column + 1) * _QUARTER)
+                place = (
+                    slice(row * _QUARTER, (row + 1) * _QUARTER),
+                    slice(column * _QUARTER, (column + 1) * _QUARTER),
+                )
                 x, y, label = x0 + column, y0 + row, int(labels[row, column])
                 if not self._in_grid(0, x, y):
                     level_1[place] = white[:_QUARTER, :_QUARTER]
@@ -146,7 +151,9 @@ class Composer:
                     label = int(part[0, 0])
                     if label >= 0 and (part == label).all() and self._reuse_one(tiles, 1, x, y, label):
                         continue
-                    tile = level_1[row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX]
+                    tile = level_1[
+                        row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX
+                    ]
                     tiles.append(EncodedTile(1, x, y, encode_jpeg(np.ascontiguousarray(tile)), None))
         level_2 = reduce_by_4(level_1)
         if self._in_grid(2, block_column, block_row):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ __all__ = ["LAYERS", "draw_canvas"]
 
 _FIBROBLAST = NucleusKind(6.5, 1.5, 0.18, 82, 12, 0.16, 10, 0.10)
 _LYMPHOCYTE = NucleusKind(3.5, 3.2, 0.07, 112, 10, 0.14, 12, 0.05)
-_LUMINAL = NucleusKind(4.3, 3.2, 0.08, 82, 9, 0.16, 16, 0.05, 0.3)
-_MYOEPITHELIAL = NucleusKind(4.2, 1.7, 0.10, 92, 9, 0.14, 10, 0.08)
+_LUMINAL = NucleusKind(3.7, 2.7, 0.08, 84, 9, 0.16, 16, 0.05, 0.3)
+_MYOEPITHELIAL = NucleusKind(3.9, 1.25, 0.10, 92, 9, 0.14, 10, 0.08)
 _ADIPOCYTE = NucleusKind(4.2, 1.2, 0.12, 95, 10, 0.12, 8, 0.08)
 _INVASIVE = NucleusKind(5.6, 4.4, 0.20, 82, 15, 0.22, 22, 0.12, 0.8)
 _IN_SITU = NucleusKind(4.8, 4.1, 0.12, 84, 11, 0.19, 20, 0.08, 0.5)
@@ -43,7 +44,7 @@ class _Collagen:
             )
 
         down, right = bend(), bend()
-        mix = 1 / (1 + np.exp(-4 * periodic_noise(rng, coarse, max(700 * per, 4))))
+        mix = 1 / (1 + np.exp(-12 * periodic_noise(rng, coarse, max(700 * per, 4))))
         fine = periodic_noise(rng, side, 3.4 * um, along=46 * um)
         bundles = periodic_noise(rng, side, 15 * um, along=170 * um)
         texture = np.clip(128 + 26 * (0.62 * fine + 0.8 * bundles), 0, 255).astype(np.uint8)
@@ -71,7 +72,9 @@ class _Collagen:
 
     def direction(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
         """Direction of the fibers at points in px, radians."""
-        return np.asarray(self._angle[(y * self._scale).astype(int) % 256, (x * self._scale).astype(int) % 256])
+        return np.asarray(
+            self._angle[(y * self._scale).astype(int) % 256, (x * self._scale).astype(int) % 256]
+        )
 
 
 def draw_canvas(layer: str, mpp: float, seed: int) -> Canvas:
@@ -162,7 +165,9 @@ def _draw_gland(sheet: Sheet) -> None:
         if place := room(radius):
             _draw_lobule(sheet, *place, radius, luminal, basal)
     lymphocytes = make_shapes(rng, _LYMPHOCYTE, sheet.mpp, 16)
-    sheet.scatter(make_shapes(rng, _FIBROBLAST, sheet.mpp, 72), int(1000 * sheet.area_mm2), direction=collagen.direction)
+    sheet.scatter(
+        make_shapes(rng, _FIBROBLAST, sheet.mpp, 72), int(1000 * sheet.area_mm2), direction=collagen.direction
+    )
     sheet.scatter(lymphocytes, int(150 * sheet.area_mm2))
 
 
@@ -173,7 +178,7 @@ def _draw_lobule(
     rng = sheet.rng
     field = _Around(sheet, x, y, radius, 0.12)
     soft = np.clip(field.depth / 14, 0, 1)
-    field.blend_e(17 + 4 * field.grain, soft * 0.85)
+    field.blend_e(17 + 3 * field.grain, soft * 0.85)
     field.blend_h(6 + 2 * field.grain, soft)
     acini: list[tuple[float, float, float]] = []
     for _ in range(400):
@@ -197,22 +202,22 @@ def _draw_duct(
     sheet_e = np.clip((depth + 3.0) / 1.5, 0, 1) * (depth < 0.5)
     field.blend_e(np.full(depth.shape, 40.0), sheet_e * 0.8)
     inside = np.clip(depth / 0.6, 0, 1)
-    field.blend_e(30 + 4 * field.grain, inside)
-    field.blend_h(17 + 3 * field.grain, inside)
+    field.blend_e(30 + 3 * field.grain, inside)
+    field.blend_h(17 + 2 * field.grain, inside)
     lumen = np.clip((depth - thickness) / 0.8, 0, 1)
     filled = rng.uniform() < 0.35
     field.blend_e((20 + 3 * field.grain) if filled else np.full(depth.shape, 2.0), lumen)
     field.blend_h(np.zeros(depth.shape), lumen)
-    field.block(depth > thickness - 1.0)
+    field.block(depth > thickness + 0.4)
     # the inner row first: it is what one sees of a duct
     for row_depth, spacing, shapes, turn in (
-        (thickness * 0.58, 6.4, luminal, np.pi / 2),
-        (2.1, 10.5, basal, 0.0),
+        (thickness * 0.62, 6.1, luminal, np.pi / 2),
+        (1.3, 10.0, basal, 0.0),
     ):
         length = 2 * np.pi * max(radius - row_depth, 2.0)
         count = max(4, int(length / spacing))
         theta = (np.arange(count) + rng.uniform(-0.18, 0.18, count)) * 2 * np.pi / count + rng.uniform(0, 6)
-        away = field.radius_at(theta) - row_depth + rng.normal(0, 0.5, count)
+        away = field.radius_at(theta) - row_depth + rng.normal(0, 0.3, count)
         px, py = (x + away * np.cos(theta)) / mpp, (y + away * np.sin(theta)) / mpp
         facing = theta + np.pi / 2 - turn + rng.normal(0, 0.15, count)
         for k, a, b in zip(sheet.pick(shapes, facing), px, py, strict=True):
@@ -229,11 +234,13 @@ def _draw_invasive(sheet: Sheet) -> None:
     level = float(np.quantile(field, 0.44))
     scaled = enlarge_wrapped(np.clip(128 + (field - level) * 70, 0, 255).astype(np.uint8), sheet.side)
     inside = scaled > 128
-    grain = _grain(sheet)
-    gap = (scaled > 108) & ~inside & (_tiled(sheet, 60) > 0.9)
+    grain = np.tile(_grain(sheet), (4, 4))
+    gap = (scaled > 108) & ~inside & (_tiled(sheet, 60) > 1.1)
     sheet.e[gap] = 4
-    sheet.e[inside] = (34 + 5 * grain[inside]).astype(np.uint8)
-    sheet.h[inside] = (17 + 4 * grain[inside]).astype(np.uint8)
+    # epithelium ends softly: a few gray levels of the field are a µm
+    share = np.clip((scaled.astype(np.int16) - 122) / 12, 0, 1).astype(np.float16)
+    sheet.e[...] = sheet.e + (34 + grain / 16 - sheet.e) * share
+    sheet.h[...] = (17 + grain / 24) * share
     for _ in range(int(45 * sheet.area_mm2)):
         x, y = rng.uniform(0, sheet.side * mpp, 2)
         hole = _Around(sheet, float(x), float(y), float(rng.uniform(6, 15)), 0.15)
@@ -242,9 +249,11 @@ def _draw_invasive(sheet: Sheet) -> None:
             hole.blend_h(np.zeros(hole.depth.shape), np.clip(hole.depth, 0, 1))
             hole.block(hole.depth > -0.5)
     shapes = make_shapes(rng, _INVASIVE, mpp, 110)
-    sheet.scatter(shapes, int(11000 * sheet.area_mm2), allowed=_inside(sheet, scaled > 150))
+    sheet.scatter(shapes, int(30000 * sheet.area_mm2), allowed=_inside(sheet, scaled > 144))
     spindles = make_shapes(rng, _FIBROBLAST, mpp, 48)
-    sheet.scatter(spindles, int(1500 * sheet.area_mm2), allowed=_inside(sheet, ~inside), direction=collagen.direction)
+    sheet.scatter(
+        spindles, int(1500 * sheet.area_mm2), allowed=_inside(sheet, ~inside), direction=collagen.direction
+    )
     lymphocytes = make_shapes(rng, _LYMPHOCYTE, mpp, 24)
     sheet.scatter(lymphocytes, int(500 * sheet.area_mm2), allowed=_inside(sheet, ~inside))
 
@@ -267,8 +276,8 @@ def _draw_in_situ(sheet: Sheet) -> None:
         depth = field.depth
         field.blend_e(np.full(depth.shape, 46.0), np.clip((depth + 6) / 3, 0, 1) * (depth < 0.5) * 0.7)
         inside = np.clip(depth / 0.6, 0, 1)
-        field.blend_e(31 + 4 * field.grain, inside)
-        field.blend_h(16 + 3 * field.grain, inside)
+        field.blend_e(31 + 3 * field.grain, inside)
+        field.blend_h(16 + 2 * field.grain, inside)
         if rng.uniform() < 0.4:
             core = np.clip((depth - radius * 0.52 + 3 * field.grain) / 3, 0, 1)
             field.blend_e(56 + 10 * field.grain, core)
@@ -296,7 +305,9 @@ def _draw_in_situ(sheet: Sheet) -> None:
         theta = rng.uniform(0, 2 * np.pi, tries)
         away = np.maximum(field.radius_at(theta) - 4.5, 0) * np.sqrt(rng.uniform(0, 1, tries))
         which = rng.integers(0, len(cells), tries)
-        for k, a, b in zip(which, (x + away * np.cos(theta)) / mpp, (y + away * np.sin(theta)) / mpp, strict=True):
+        for k, a, b in zip(
+            which, (x + away * np.cos(theta)) / mpp, (y + away * np.sin(theta)) / mpp, strict=True
+        ):
             sheet.stamp(cells[k], a, b)
         field.block(depth > -1.0)
     spindles = make_shapes(rng, _FIBROBLAST, mpp, 48)
@@ -333,7 +344,11 @@ class _Around:
         turn = np.linspace(-np.pi, np.pi, 721)
         radius = np.interp(np.arctan2(y, x), turn, self.radius_at(turn)).astype(np.float32)
         self.depth: Floats = radius - np.hypot(x, y)
-        self.grain: Floats = _grain(sheet)[self._where]
+        turns = np.arange(-reach, reach + 1)
+        grain = _grain(sheet)
+        self.grain: Floats = grain[np.ix_((turns + py) % len(grain), (turns + px) % len(grain))] / np.float32(
+            40
+        )
 
     def radius_at(self, theta: NDArray[Any]) -> NDArray[Any]:
         """Distance of the outline from the center at angles, µm."""
@@ -405,14 +420,15 @@ def _smooth(sheet: Sheet, wavelength_um: float, share: float) -> Mask:
     return np.asarray(scaled > 128)
 
 
-def _grain(sheet: Sheet) -> Floats:
-    """Fine noise of cytoplasm, (side, side), mean 0 and spread 1; the same for a whole sheet."""
-    known = getattr(sheet, "grain", None)
-    if known is None:
-        small = periodic_noise(np.random.default_rng(5), 1024, max(2.0 / sheet.mpp, 2.0))
-        known = np.tile(small, (sheet.side // 1024, sheet.side // 1024))
-        sheet.grain = known
-    return known
+def _grain(sheet: Sheet) -> NDArray[np.int8]:
+    """Fine noise of cytoplasm, periodic, of spread 40; one for all of a sheet."""
+    return _grain_of(round(max(2.6 / sheet.mpp, 2.0), 3))
+
+
+@lru_cache(maxsize=4)
+def _grain_of(wavelength_px: float) -> NDArray[np.int8]:
+    noise = periodic_noise(np.random.default_rng(5), 1024, wavelength_px)
+    return np.clip(noise * 40, -127, 127).astype(np.int8)
 
 
 def _inside(sheet: Sheet, mask: Mask) -> Callable[[NDArray[Any], NDArray[Any]], Mask]:

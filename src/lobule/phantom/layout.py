@@ -73,13 +73,21 @@ class Layout:
         self._noise: Cells = np.clip(np.rint(noise * 1.6), -RAGGED_UNITS, RAGGED_UNITS).astype(np.int8)
         self._per_tile = TILE_PX // cell_px
         self._window = self._per_tile + 2 * MARGIN_CELLS
-        # row p: the weights of the window's cells at pixel p of the tile
-        position = (np.arange(TILE_PX) + 0.5) / cell_px - 0.5 + MARGIN_CELLS
-        low = np.floor(position).astype(int)
-        self._weights = np.zeros((TILE_PX, self._window), np.float32)
-        self._weights[np.arange(TILE_PX), low] = 1 - (position - low)
-        self._weights[np.arange(TILE_PX), low + 1] += position - low
+        # pixel p of a tile lies between the window's cells low[p] and low[p] + 1
+        position = (np.arange(TILE_PX, dtype=np.float32) + 0.5) / cell_px - 0.5 + MARGIN_CELLS
+        self._low = np.floor(position).astype(np.intp)
+        self._share = (position - self._low).astype(np.float32)
         self._slack = np.array([RAGGED_UNITS if layer.ragged else 0 for layer in layers])
+
+    def _interpolated(self, window: NDArray[Any]) -> Floats:
+        """One tile's field from its window of cells, (256, 256) float32."""
+        # no matrix product: BLAS threads cost far more than so small a sum
+        cells = window.astype(np.float32)
+        rows = cells[self._low]
+        rows += (cells[self._low + 1] - rows) * self._share[:, None]
+        start = rows[:, self._low]
+        field: Floats = start + (rows[:, self._low + 1] - start) * self._share
+        return field
 
     def _cell_range(self, first_tile: int, tiles: int, cells: int) -> NDArray[np.intp]:
         start = first_tile * self._per_tile - MARGIN_CELLS
@@ -105,16 +113,27 @@ class Layout:
             covers = lowest[k - 1] > slack
             absent = highest[k - 1] <= -slack
             label = np.where(covers, k, np.where(absent, label, -1)).astype(np.int16)
+        per = self._per_tile
+        touched = np.zeros((rows * per + 2 * MARGIN_CELLS, columns * per + 2 * MARGIN_CELLS), bool)
         for mark in self.marks:
-            left, top, right, bottom = self._mark_tiles(mark)
-            label[max(top - row, 0) : max(bottom - row, 0), max(left - column, 0) : max(right - column, 0)] = -1
+            x0, y0 = mark.origin[0] - column * per + MARGIN_CELLS, mark.origin[1] - row * per + MARGIN_CELLS
+            height, width = mark.cells.shape
+            target = touched[max(y0, 0) : max(y0 + height, 0), max(x0, 0) : max(x0 + width, 0)]
+            target |= mark.cells[max(-y0, 0) :, max(-x0, 0) :][: target.shape[0], : target.shape[1]] > 0
+        views = np.lib.stride_tricks.sliding_window_view(touched, (self._window, self._window))
+        label[views[::per, ::per].any(axis=(2, 3))] = -1
         return label
 
     def _mark_tiles(self, mark: Mark) -> tuple[int, int, int, int]:
         left, top = mark.origin
         height, width = mark.cells.shape
         per = self._per_tile
-        return (left - 1) // per, (top - 1) // per, -(-(left + width + 1) // per), -(-(top + height + 1) // per)
+        return (
+            (left - 1) // per,
+            (top - 1) // per,
+            -(-(left + width + 1) // per),
+            -(-(top + height + 1) // per),
+        )
 
     def marks_in(self, column: int, row: int) -> list[tuple[Mark, Floats]]:
         """The marks on one tile with their interpolated fields in px (distance to the border), (256, 256)."""
@@ -131,7 +150,7 @@ class Layout:
             target = window[ys, xs]
             target[...] = mark.cells[max(-y0, 0) :, max(-x0, 0) :][: target.shape[0], : target.shape[1]]
             if (target > 0).any():
-                found.append((mark, (self._weights @ window @ self._weights.T) * UNIT_PX))
+                found.append((mark, self._interpolated(window) * UNIT_PX))
         return found
 
     def tile_labels(self, column: int, row: int) -> tuple[NDArray[np.uint8], list[int]]:
@@ -147,7 +166,7 @@ class Layout:
                 labels[...] = k
                 near = [k]
             elif highest[k - 1] > -slack:
-                field = self._weights @ cells[k - 1].astype(np.float32) @ self._weights.T
+                field = self._interpolated(cells[k - 1])
                 if layer.ragged:
                     field += noise
                 labels[field > 0] = k
@@ -171,7 +190,9 @@ class Layout:
         labels = np.zeros(np.shape(x), np.uint8)
         for k, layer in enumerate(self.layers, start=1):
             c = self.cells[k - 1]
-            field = (c[y0, x0] * (1 - tx) + c[y0, x1] * tx) * (1 - ty) + (c[y1, x0] * (1 - tx) + c[y1, x1] * tx) * ty
+            field = (c[y0, x0] * (1 - tx) + c[y0, x1] * tx) * (1 - ty) + (
+                c[y1, x0] * (1 - tx) + c[y1, x1] * tx
+            ) * ty
             if layer.ragged:
                 field = field + noise
             labels = np.where(field > 0, np.uint8(k), labels)
@@ -189,7 +210,9 @@ class Layout:
                 ix, iy = int(px[k]), int(py[k])
                 tx, ty = px[k] - ix, py[k] - iy
                 c = mark.cells[iy : iy + 2, ix : ix + 2].astype(float)
-                if (c[0, 0] * (1 - tx) + c[0, 1] * tx) * (1 - ty) + (c[1, 0] * (1 - tx) + c[1, 1] * tx) * ty > 0:
+                if (c[0, 0] * (1 - tx) + c[0, 1] * tx) * (1 - ty) + (
+                    c[1, 0] * (1 - tx) + c[1, 1] * tx
+                ) * ty > 0:
                     kinds[k] = mark.kind
         return kinds
 
@@ -248,8 +271,11 @@ def lay_out(spec: PhantomSpec) -> Layout:
 
     u = np.linspace(-1, 1, grid[0], dtype=np.float32)[None, :]
     v = np.linspace(-1, 1, grid[1], dtype=np.float32)[:, None]
-    field = noise((side_um * 1.1, 0.55), (side_um * 0.45, 0.35), (min(side_um * 0.2, 1500), 0.10), (250, 0.035))
-    field -= 1.2 * (u * u + v * v) + 3 * np.maximum(np.maximum(abs(u), abs(v)) - 0.86, 0) * 8
+    field = noise(
+        (side_um * 1.1, 0.55), (side_um * 0.45, 0.35), (min(side_um * 0.2, 1500), 0.10), (250, 0.035)
+    )
+    # tissue keeps to the middle of the glass
+    field -= 0.9 * (u * u + v * v) + 2.5 * (u**8 + v**8)
     tissue = _distance(_above_share(field, spec.tissue_share), cell_px)
     tissue = _drop_small(tissue, max(4.0, 0.004 * grid[0] * grid[1] * spec.tissue_share))
     inside = tissue > 0
@@ -266,7 +292,9 @@ def lay_out(spec: PhantomSpec) -> Layout:
         stack = [_freeze(tissue), _freeze(tumor)]
     else:
         part_um = float(np.clip(side_um * 0.2, 250, 1600))
-        fat = np.minimum(_distance(_above_share(noise((part_um, 1.0), (200, 0.08)), 0.27, inside), cell_px), tissue)
+        fat = np.minimum(
+            _distance(_above_share(noise((part_um, 1.0), (200, 0.08)), 0.27, inside), cell_px), tissue
+        )
         gland = noise((part_um * 0.8, 1.0), (150, 0.06))
         gland = np.minimum(_distance(_above_share(gland, 0.25, inside), cell_px), tissue - 12)
         lymph = noise((part_um * 0.4, 1.0), (120, 0.1))
@@ -345,7 +373,9 @@ def _draw_marks(rng: np.random.Generator, tissue: Floats, cell_px: int, mpp: flo
     for _ in range(6 + 4 * more):
         place = (rng.uniform(0, width), rng.uniform(0, height))
         path = _wander(rng, place, rng.uniform(10, 60) / cell_um, bend=1.5)
-        marks.append(_stroke("dust", path, rng.uniform(15, 32) / cell_um, cell_px, (width, height), (70, 62, 58)))
+        marks.append(
+            _stroke("dust", path, rng.uniform(15, 32) / cell_um, cell_px, (width, height), (70, 62, 58))
+        )
     if edge_rows.size:
         for k_pen in range(1 + more):
             k = int(rng.integers(edge_rows.size))

@@ -38,7 +38,9 @@ class Patchwork:
             with Image.open(self._files[0]) as image:
                 width, height = image.size
         except (OSError, UnidentifiedImageError) as error:
-            raise ConfigurationError("--fields", str(self._files[0]), f"a readable image ({error})") from error
+            raise ConfigurationError(
+                "--fields", str(self._files[0]), f"a readable image ({error})"
+            ) from error
         scale = fields_mpp / mpp
         self._width, self._height = max(16, round(width * scale)), max(16, round(height * scale))
         self._lock = threading.Lock()
@@ -76,7 +78,10 @@ class Patchwork:
                 field = field[:, ::-1] if mirrored else field
                 field = field[::-1] if upside_down else field
                 left, top = max(i * self._width, x0), max(j * self._height, y0)
-                right, bottom = min((i + 1) * self._width, x0 + TILE_PX), min((j + 1) * self._height, y0 + TILE_PX)
+                right, bottom = (
+                    min((i + 1) * self._width, x0 + TILE_PX),
+                    min((j + 1) * self._height, y0 + TILE_PX),
+                )
                 tile[top - y0 : bottom - y0, left - x0 : right - x0] = field[
                     top - j * self._height : bottom - j * self._height,
                     left - i * self._width : right - i * self._width,

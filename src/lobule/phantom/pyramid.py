@@ -21,7 +21,9 @@ TILE_PX = 256
 _ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 2, 3, 4, 5, 16
 
 
-def pyramid_sizes(size: tuple[int, int], *, smallest_px: int = 512, levels: int = 4) -> tuple[tuple[int, int], ...]:
+def pyramid_sizes(
+    size: tuple[int, int], *, smallest_px: int = 512, levels: int = 4
+) -> tuple[tuple[int, int], ...]:
     """(width, height) of each level: 1/4 of the one before, until both sides are within ``smallest_px``."""
     sizes = [size]
     while max(sizes[-1]) > smallest_px and len(sizes) < levels:

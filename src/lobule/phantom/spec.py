@@ -61,7 +61,9 @@ class PhantomSpec:
         for side in self.size:
             if not (MIN_SIDE_PX <= side <= MAX_SIDE_PX):
                 raise ConfigurationError(
-                    "--size", f"{self.size[0]}x{self.size[1]}", f"sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} px"
+                    "--size",
+                    f"{self.size[0]}x{self.size[1]}",
+                    f"sides from {MIN_SIDE_PX} to {MAX_SIDE_PX} px",
                 )
         if not (math.isfinite(self.mpp) and 0.1 <= self.mpp <= 2.0):
             raise ConfigurationError("--mpp", self.mpp, "µm per pixel from 0.1 to 2")
@@ -71,7 +73,9 @@ class PhantomSpec:
             if not (math.isfinite(share) and 0 <= share <= 0.9):
                 raise ConfigurationError(option, share, "a share from 0 to 0.9")
         if self.nuclei and self.fields is not None:
-            raise ConfigurationError("--nuclei", "with --fields", "nuclei are only known where tissue is drawn")
+            raise ConfigurationError(
+                "--nuclei", "with --fields", "nuclei are only known where tissue is drawn"
+            )
 
 
 def read_field_labels(folder: Path, labels: Path, mpp: float) -> FieldImages:
@@ -92,7 +96,9 @@ def read_field_labels(folder: Path, labels: Path, mpp: float) -> FieldImages:
                 file, label = (row["file"] or "").strip(), (row["label"] or "").strip().lower()
                 path = folder / file
                 if not path.is_file():
-                    raise ConfigurationError("--labels", file, f"line {reader.line_num}: no such file in {folder}")
+                    raise ConfigurationError(
+                        "--labels", file, f"line {reader.line_num}: no such file in {folder}"
+                    )
                 if label in _CARCINOMA:
                     carcinoma.append(path)
                 elif label in _NOT_CARCINOMA:

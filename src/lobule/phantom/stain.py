@@ -85,7 +85,9 @@ def _make_shape(rng: np.random.Generator, kind: NucleusKind, mpp: float, angle: 
     grain /= max(float(grain.std()), 1e-9)
     level = max(kind.stain + rng.normal(0, kind.stain_spread), 35)
     rim_px = max(0.55 / mpp, 0.7)
-    stain = level * (1 + kind.contrast * grain) + kind.rim * np.exp(-((np.maximum(depth_px, 0) / rim_px) ** 2))
+    stain = level * (1 + kind.contrast * grain) + kind.rim * np.exp(
+        -((np.maximum(depth_px, 0) / rim_px) ** 2)
+    )
     for _ in range(int(rng.poisson(kind.nucleoli))):
         r, t = rng.uniform(0, 0.5), rng.uniform(0, 2 * np.pi)
         away = np.hypot(along - r * long_px * np.cos(t), across - r * short_px * np.sin(t))
@@ -95,7 +97,9 @@ def _make_shape(rng: np.random.Generator, kind: NucleusKind, mpp: float, angle: 
     corners = np.linspace(0, 2 * np.pi, 18, endpoint=False)
     radius = bump(corners)
     p, q = radius * np.cos(corners) * long_px, radius * np.sin(corners) * short_px
-    outline = np.stack([p * np.cos(angle) - q * np.sin(angle), p * np.sin(angle) + q * np.cos(angle)], axis=1) + 0.5
+    outline = (
+        np.stack([p * np.cos(angle) - q * np.sin(angle), p * np.sin(angle) + q * np.cos(angle)], axis=1) + 0.5
+    )
     mask = rho <= 1
     mask[reach, reach] = True
     guard = depth_px > -max(0.35 / mpp, 1.0)
@@ -172,7 +176,9 @@ class Sheet:
     def pick(self, shapes: Sequence[NucleusShape], angles: NDArray[Any]) -> NDArray[np.int64]:
         """Indices of shapes (as `make_shapes` orders them) whose direction is near the angles."""
         # shape k points to about pi (k + 1/2) / count
-        near = np.floor(np.mod(angles, np.pi) / np.pi * len(shapes)) + self.rng.integers(-1, 2, np.shape(angles))
+        near = np.floor(np.mod(angles, np.pi) / np.pi * len(shapes)) + self.rng.integers(
+            -1, 2, np.shape(angles)
+        )
         return np.mod(near, len(shapes)).astype(np.int64)
 
     def block(self, mask: NDArray[np.bool_]) -> None:
@@ -186,7 +192,9 @@ class Sheet:
         h, e = _soften(self.h, blur_px), _soften(self.e, blur_px)
         grain = periodic_noise(self.rng, 1024, 5.0) * 1.6 + self.rng.standard_normal((1024, 1024), np.float32)
         grain_h = np.tile(np.rint(grain).astype(np.int16), (1, self.side // 1024))
-        grain_e = np.tile(np.rint(np.roll(grain, (311, 577), (0, 1)) * 1.3).astype(np.int16), (1, self.side // 1024))
+        grain_e = np.tile(
+            np.rint(np.roll(grain, (311, 577), (0, 1)) * 1.3).astype(np.int16), (1, self.side // 1024)
+        )
         image: Rgb = np.empty((self.side, self.side, 3), np.uint8)
         table = _color_table()
         for y in range(0, self.side, 1024):

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from lobule.phantom.pyramid import TILE_PX
 
-__all__ = ["PERIOD_TILES", "Canvas", "FlatTexture", "Nuclei", "Texture", "decode_jpeg", "encode_jpeg", "reduce_by_4"]
+__all__ = [
+    "PERIOD_TILES",
+    "Canvas",
+    "FlatTexture",
+    "Nuclei",
+    "Texture",
+    "decode_jpeg",
+    "encode_jpeg",
+    "reduce_by_4",
+]
 
 PERIOD_TILES = 16
 QUALITY = 80
@@ -24,7 +33,9 @@ def encode_jpeg(image: Rgb) -> bytes:
     import imagecodecs
 
     return bytes(
-        imagecodecs.jpeg8_encode(image, level=QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="420")
+        imagecodecs.jpeg8_encode(
+            image, level=QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
+        )
     )
 
 
@@ -118,7 +129,9 @@ class Canvas:
             tiles = current.shape[0] // TILE_PX
             for row in range(tiles):
                 for column in range(tiles):
-                    part = current[row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX]
+                    part = current[
+                        row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX
+                    ]
                     self._tiles[level, column, row] = encode_jpeg(np.ascontiguousarray(part))
             level, current = level + 1, reduce_by_4(current)
         self._ids: dict[tuple[int, int], bytes] = {}

@@ -56,7 +56,9 @@ def region_features(layout: Layout) -> Iterator[dict[str, Any]]:
     on_top = [] if last is None else [last]
     tumor = [cells[k] for k, layer in enumerate(layers) if layer.tumor]
     if tumor:
-        yield from _features("tumor", bare(np.max(tumor, axis=0), on_top), layout.cell_px, (0, 0), layout.size)
+        yield from _features(
+            "tumor", bare(np.max(tumor, axis=0), on_top), layout.cell_px, (0, 0), layout.size
+        )
     for k, layer in enumerate(layers):
         if k == 0:
             field = bare(np.max(cells[: len(layers) - len(on_top)], axis=0), on_top)
@@ -65,7 +67,9 @@ def region_features(layout: Layout) -> Iterator[dict[str, Any]]:
             field = bare(cells[k], [cells[j] for j in range(k + 1, len(layers))])
             yield from _features(layer.name, field, layout.cell_px, (0, 0), layout.size)
     for mark in layout.marks:
-        yield from _features(mark.kind, mark.cells.astype(np.float32), layout.cell_px, mark.origin, layout.size)
+        yield from _features(
+            mark.kind, mark.cells.astype(np.float32), layout.cell_px, mark.origin, layout.size
+        )
 
 
 def _features(
@@ -116,10 +120,13 @@ def read_truth(path: str | PathLike[str]) -> list[tuple[str, BaseGeometry]]:
     try:
         features = json.loads(Path(path).read_text(encoding="utf-8"))["features"]
         return [
-            (str(f["properties"]["classification"]["name"]), shapely.geometry.shape(f["geometry"])) for f in features
+            (str(f["properties"]["classification"]["name"]), shapely.geometry.shape(f["geometry"]))
+            for f in features
         ]
     except (OSError, ValueError, KeyError, TypeError, shapely.errors.ShapelyError) as error:
-        raise AnnotationError(path, f"is not a composed slide's truth ({type(error).__name__}: {error})") from error
+        raise AnnotationError(
+            path, f"is not a composed slide's truth ({type(error).__name__}: {error})"
+        ) from error
 
 
 def truth_mask(path: str | PathLike[str], class_: str, frame: WorkingFrame) -> NDArray[np.bool_]:

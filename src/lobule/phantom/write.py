@@ -119,7 +119,9 @@ def _textures(layout: Layout, spec: PhantomSpec, workers: int, progress: Reporte
         from lobule.phantom.patchwork import Patchwork
 
         textures[numbers["other"]] = Patchwork(spec.fields.other, spec.fields.mpp, spec.mpp, (spec.seed, 0))
-        textures[numbers["carcinoma"]] = Patchwork(spec.fields.carcinoma, spec.fields.mpp, spec.mpp, (spec.seed, 1))
+        textures[numbers["carcinoma"]] = Patchwork(
+            spec.fields.carcinoma, spec.fields.mpp, spec.mpp, (spec.seed, 1)
+        )
         return textures
 
     from lobule.phantom.histology import draw_canvas
@@ -130,7 +132,9 @@ def _textures(layout: Layout, spec: PhantomSpec, workers: int, progress: Reporte
         progress.step("drawing tissue", len(wanted)) as step,
         ThreadPoolExecutor(min(workers, 2), thread_name_prefix="draw") as pool,
     ):
-        for name, canvas in zip(wanted, pool.map(lambda n: draw_canvas(n, spec.mpp, spec.seed), wanted), strict=True):
+        for name, canvas in zip(
+            wanted, pool.map(lambda n: draw_canvas(n, spec.mpp, spec.seed), wanted), strict=True
+        ):
             textures[numbers[name]] = canvas
             step.advance()
     return textures
@@ -152,7 +156,11 @@ def _write_slide(
         stream = stack.enter_context(part.open("w+b", buffering=1 << 20))
         nuclei = stack.enter_context(_NucleiFile(nuclei_part)) if nuclei_part is not None else None
         writer = PyramidWriter(
-            stream, sizes, mpp=spec.mpp, descriptions=_descriptions(spec, sizes, suffix), software=f"lobule {__version__}"
+            stream,
+            sizes,
+            mpp=spec.mpp,
+            descriptions=_descriptions(spec, sizes, suffix),
+            software=f"lobule {__version__}",
         )
         composer = Composer(layout, textures, writer.grid, mpp=spec.mpp, nuclei=nuclei is not None)
         columns, rows = (-(-cells // BLOCK_TILES) for cells in writer.grid[0])
@@ -258,7 +266,9 @@ class _NucleiFile:
             points = outline.tolist()
             points.append(points[0])
             text = ",".join(f"[{x:.2f},{y:.2f}]" for x, y in points)
-            lines.append(f'{head}{text}{tail}{f", {chr(34)}under{chr(34)}: {chr(34)}{mark}{chr(34)}" if mark else ""}}}}}')
+            lines.append(
+                f"{head}{text}{tail}{f', {chr(34)}under{chr(34)}: {chr(34)}{mark}{chr(34)}' if mark else ''}}}}}"
+            )
         if lines:
             lead = "\n" if self._first else ",\n"
             self._first = False
