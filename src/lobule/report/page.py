@@ -29,6 +29,14 @@ _STAGE_NAMES = {
     "field": "Field of view",
     "grading": "Grading",
 }
+_NOT_DONE = {
+    "tissue": "Tissue was not looked for",
+    "tumor": "Tumor was not looked for",
+    "nuclei": "Nuclei were not examined",
+    "metastasis": "Metastases were not looked for",
+    "field": "Fields of view were not judged",
+    "grading": "The slide was not graded",
+}
 _SHARES = ("positive_tiles", "blurred_tiles")
 """Measurements without a unit that are shares although their name does not end so."""
 _THIN = "\u202f"
@@ -171,7 +179,7 @@ def _summary(findings: Findings) -> list[str]:
 
 def _skipped(stage: Stage) -> str:
     reason = (stage.reason or "no reason was recorded").rstrip(".")
-    return f"{_STAGE_NAMES[stage.name]} was not examined: {reason}."
+    return f"{_NOT_DONE[stage.name]}: {reason}."
 
 
 def _facts(findings: Findings) -> list[_Fact]:
@@ -444,7 +452,6 @@ def _context(findings: Findings, evidence: Evidence) -> dict[str, Any]:
         "samples": [
             (
                 *pictures.nuclei_pictures(sample, mpp[0]),
-                len(sample.nuclei),
                 f"{sample.box.x0}, {sample.box.y0}",
             )
             for sample in samples

@@ -336,9 +336,10 @@ def regions_picture(evidence: Evidence) -> Picture:
     return _encoded(picture, view.width_um)
 
 
-def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Picture, Picture]:
-    """The place as it is, and the nuclei's outlines on a clear ground of the same size.
+def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Picture, Picture, int]:
+    """The place as it is, the outlines on a clear ground of the same size, and how many nuclei are in it.
 
+    A nucleus is in the place where its centroid is; one that only reaches into it is drawn but not counted.
     ``um_per_level0_px`` is the slide's µm per level-0 pixel along x, for the scale bar.
     """
     from PIL import Image, ImageChops
@@ -353,9 +354,12 @@ def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Pict
     scale = np.array([size[0] / sample.box.width, size[1] / sample.box.height])
     corner = np.array([sample.box.x0, sample.box.y0])
     rings = [(sample.nuclei.outline_px(k) - corner) * scale for k in range(len(sample.nuclei))]
+    rings = [ring for ring in rings if len(ring) and (ring.max(0) > 0).all() and (ring.min(0) < size).all()]
+    centers = (sample.nuclei.centroid_px - corner) * scale
+    count = int(((centers >= 0) & (centers < size)).all(axis=1).sum())
     line = _line_alpha(size, rings, 2.2)
     around = _line_alpha(size, rings, 4.2).point(lambda value: value * 45 // 100)
     lines = Image.new("RGB", size, (0, 30, 15))
     _painted(lines, line, NUCLEUS_COLOR)
     lines.putalpha(ImageChops.lighter(line, around))
-    return _encoded(picture, sample.box.width * um_per_level0_px), _encoded(lines)
+    return _encoded(picture, sample.box.width * um_per_level0_px), _encoded(lines), count
