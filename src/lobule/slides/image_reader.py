@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NAME = "image"
+READS_VENDORS = False
 
 LARGEST_PX = 150_000_000
 """A plain picture is held in memory whole: 450 MB at most."""

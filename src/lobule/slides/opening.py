@@ -6,10 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lobule.errors import SlideNotFoundError, UnsupportedSlideError
+from lobule.errors import SlideNotFoundError, SlideReadError, UnsupportedSlideError
 from lobule.geometry import Mpp
 from lobule.slides.resolution import mpp_from_option, with_given_mpp
 from lobule.slides.slide import Slide
+from lobule.slides.sniff import VENDOR_SUFFIXES, explain_unsupported
+from lobule.slides.tiff_structure import ByteFile, is_tiff, read_tiff_structure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,10 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["open_slide"]
 
 READERS = (
+    "lobule.slides.dicom_reader",
     "lobule.slides.openslide_reader",
+    "lobule.slides.tiff_reader",
     "lobule.slides.image_reader",
 )
-"""Tried in this order. Each has NAME, ``detect(path, head) -> None | why not`` and ``open(path, head)``."""
+"""Tried in this order. Each module has
+
+* ``NAME`` and ``READS_VENDORS``: whether it knows vendors' whole-slide formats or only plain pictures;
+* ``detect(path, head)``: None if the file is its own, else why not; reads a few bytes and never raises;
+* ``open(path, head)``: the slide; None leaves it to the next; raises UnsupportedSlideError, SlideReadError.
+"""
 
 HEAD_BYTES = 4096
 
@@ -69,17 +78,61 @@ def _read_head(path: Path) -> bytes:
 
 def _open_path(path: Path) -> Slide:
     head = _read_head(path)
+    unsupported = explain_unsupported(path, head)
+    if unsupported is not None:
+        raise UnsupportedSlideError(path, unsupported)
+    suffix = path.suffix.lower()
+    if is_tiff(head) and suffix != ".ndpi":
+        # before any library sees them: loops, cuts and lies that some versions crash on
+        _check_tiff(path)
     tried: list[tuple[str, str]] = []
+    claimed: str | None = None
     for module in READERS:
         reader: Any = import_module(module)
+        if suffix in VENDOR_SUFFIXES and not reader.READS_VENDORS:
+            tried.append((reader.NAME, f"would find only a preview in a {suffix}"))
+            continue
         declined = reader.detect(path, head)
         if declined is not None:
             tried.append((reader.NAME, declined))
             continue
         try:
-            slide: Slide = reader.open(path, head)
+            slide: Slide | None = reader.open(path, head)
         except UnsupportedSlideError as error:
-            tried.append((reader.NAME, error.reason))
+            claimed = error.reason
+            tried.append((reader.NAME, claimed))
+            if reader.NAME != "openslide":  # who knows the format best has spoken
+                break
             continue
-        return slide
-    raise UnsupportedSlideError(path, "no reader can open this file", tried)
+        if slide is not None:
+            return slide
+        tried.append((reader.NAME, "left to OpenSlide"))
+    if claimed is not None:
+        tried = [(name, why) for name, why in tried if why != claimed]
+    raise UnsupportedSlideError(path, claimed or _summary(path, suffix), tried)
+
+
+def _summary(path: Path, suffix: str) -> str:
+    if suffix == ".mrxs" and not path.with_suffix("").is_dir():
+        return f"an MRXS slide needs the folder {path.stem} beside it, which is missing"
+    return "no reader can open this file"
+
+
+def _check_tiff(path: Path) -> None:
+    file = ByteFile(path)
+    try:
+        structure = read_tiff_structure(file)
+        for directory in structure.every():
+            offsets, counts = directory.numbers(324), directory.numbers(325)
+            if offsets is None or counts is None or offsets.size != counts.size:
+                continue
+            beyond = int((offsets.astype("u8") + counts.astype("u8") > file.size_bytes).sum())
+            if beyond:
+                width, height = directory.size
+                raise SlideReadError(
+                    path,
+                    f"the file is cut short: {beyond} of {offsets.size} tiles of its {width} x {height} px "
+                    "level lie beyond its end",
+                )
+    finally:
+        file.close()

@@ -13,25 +13,66 @@ from lobule.geometry import Box
 from lobule.slides.levels import build_levels, read_clipped
 from lobule.slides.resolution import judge_mpp, parse_number
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
+from lobule.slides.tiff_pixels import UnsuitablePixels, plan_pixels
+from lobule.slides.tiff_structure import ByteFile, read_tiff_structure
 
 if TYPE_CHECKING:
     import openslide
     from PIL.Image import Image
 
 NAME = "openslide"
+READS_VENDORS = True
 
-LARGEST_ASSOCIATED_PX = 100_000_000
+UNSUPPORTED_MARKS = (
+    "Unsupported",
+    "Unrecognized",
+    "not supported",
+    "No pyramid levels",
+    "image flavor",
+    "!=",
+)
+"""Words of OpenSlide's messages for slides that are whole but of a kind it cannot read."""
 
 
 def detect(path: Path, head: bytes) -> str | None:
-    """None if OpenSlide knows the file, else why it declines. Never raises."""
+    """None if OpenSlide knows the file and reads it rightly, else why it declines. Never raises."""
     import openslide
 
     try:
         vendor = openslide.OpenSlide.detect_format(path)
     except (openslide.OpenSlideError, OSError, ValueError) as error:
         return f"detection failed: {error}"
-    return None if vendor else "not one of its formats"
+    if vendor is None:
+        return "not one of its formats"
+    if vendor == "generic-tiff" and not _is_plain_tiff(path):
+        return "a TIFF of no vendor with odd pixels or sub-directories, left to our own reader"
+    return None
+
+
+def _is_plain_tiff(path: Path) -> bool:
+    """Whether a TIFF of no vendor is 8-bit YCbCr in JPEG, upright, its levels in one chain.
+
+    Anything else OpenSlide turns to RGB without a word (gray, 16 bit, CMYK), on its side, or in wrong
+    colors (RGB in the tags, JFIF in the JPEG).
+    """
+    try:
+        file = ByteFile(path)
+    except SlideReadError:
+        return False
+    try:
+        first = read_tiff_structure(file).chain[0]
+        plan = plan_pixels(first, "<")
+    except (SlideReadError, UnsuitablePixels):
+        return False
+    finally:
+        file.close()
+    return (
+        plan.photometric == 6
+        and plan.compression == 7
+        and first.integer(274, 1) == 1
+        and 330 not in first.tags
+        and "<OME" not in first.description
+    )
 
 
 def open(path: Path, head: bytes) -> Slide:
@@ -54,7 +95,9 @@ class OpenSlideSlide(Slide):
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise UnsupportedSlideError(path, f"OpenSlide does not know this file: {error}") from error
         except (openslide.OpenSlideError, OSError, ValueError) as error:
-            raise SlideReadError(path, f"the slide cannot be opened: {error}") from error
+            if any(mark in str(error) for mark in UNSUPPORTED_MARKS):
+                raise UnsupportedSlideError(path, f"OpenSlide cannot read this slide: {error}") from error
+            raise SlideReadError(path, f"the slide is damaged, OpenSlide cannot open it: {error}") from error
         try:
             self._describe()
             width, height = self.size

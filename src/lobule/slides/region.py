@@ -36,7 +36,7 @@ def working_frame(slide: Slide, mpp: float, snap: float = 0.05) -> WorkingFrame:
 
 
 def choose_level(slide: Slide, frame: WorkingFrame) -> int:
-    """The coarsest level whose pixels are on neither axis coarser (by 0.1 %) than the working pixels; else 0."""
+    """The coarsest level with pixels on neither axis coarser (by 0.1 %) than the working pixels; else 0."""
     sx, sy = frame.scale
     allowed = 1.0 + LEVEL_TOLERANCE
     fitting = [

@@ -137,7 +137,7 @@ def mpp_from_resolution_tag(
     *,
     size: tuple[int, int] | None = None,
 ) -> Resolution:
-    """Judges pixels per ``unit`` ("inch", "centimeter", "micrometer"; None: no unit) of a TIFF, PNG or JPEG."""
+    """Judges pixels per ``unit`` (inch, centimeter, micrometer; None: no unit) of a TIFF, PNG or JPEG."""
     if x_per_unit is None and y_per_unit is None:
         return judge_mpp(None, None, "resolution-tag")
     if unit is None:
