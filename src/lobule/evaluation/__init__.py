@@ -1,0 +1,1 @@
+"""Metrics in NumPy: pixels, classes, instances, and how sure one can be of them."""

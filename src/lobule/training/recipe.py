@@ -1,0 +1,195 @@
+"""Recipes: everything that decides what a training run makes, in one strict file.
+
+A recipe is TOML; an unknown key, a missing one or a value out of bounds is an error that names it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from lobule.errors import ConfigurationError
+
+__all__ = [
+    "AugmentSettings",
+    "BlockSplit",
+    "ComposeSettings",
+    "LoopSettings",
+    "NucleiRecipe",
+    "PatchSettings",
+    "Recipe",
+    "RefineSettings",
+    "SegmentSettings",
+    "TumorRecipe",
+    "read_recipe",
+]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LoopSettings(_Strict):
+    """How a network is fitted: AdamW, linear warm-up, cosine decay, a moving average of the weights."""
+
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    average_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decay of the exponential moving average of all weights and statistics; its end is what is exported."""
+    precision: Literal["float32", "bfloat16"]
+    """Arithmetic of the convolutions while training; weights and exported graphs are float32."""
+
+
+class AugmentSettings(_Strict):
+    """Strengths of the random changes; each happens with probability ``share``."""
+
+    share: Share
+    scale: tuple[Positive, Positive]
+    hue_degrees: Annotated[float, Field(ge=0, le=90)]
+    saturation: Share
+    brightness: Share
+    contrast: Share
+    white: Share
+    stain: Annotated[float, Field(ge=0, le=0.3)]
+    blur_px: Annotated[float, Field(ge=0.2, le=5)]
+    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
+
+
+class BlockSplit(_Strict):
+    """Contiguous blocks of a numbered series, in order: training, selection, test.
+
+    Both cuts go to the widest gap in numbering near their nominal place; where there is none wider than
+    ``natural_gap``, ``dropped`` fields are left out between the blocks.
+    """
+
+    training: Share
+    selection: Share
+    search: Annotated[int, Field(ge=0)]
+    natural_gap: Count
+    dropped: Annotated[int, Field(ge=0)]
+
+
+class PatchSettings(_Strict):
+    """Stage 1: the tile classifier."""
+
+    encoder: Literal["efficientnet-lite0"]
+    pretrained: bool
+    hidden: Count
+    dropout: Share
+    tile_px: Literal[256]
+    mpp: Positive
+    min_tissue: Share
+    pale_share: Share
+    """Share of a batch that is glass, fat, pen, smear: always normal."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    loop: LoopSettings
+    augment: AugmentSettings
+
+
+class ComposeSettings(_Strict):
+    """Slides composed of fields, for the refining stage."""
+
+    slides: Count
+    test_slides: Count
+    side_mm: tuple[Positive, Positive]
+    tumor_mm: tuple[Positive, Positive]
+    no_tumor_share: Share
+    all_tumor_share: Share
+    field_share: Share
+    """Share of slides that are one field and nothing else."""
+    low_mpp: Positive
+
+
+class RefineSettings(_Strict):
+    """Stage 2: the refining U-Net."""
+
+    filters: Annotated[tuple[Count, ...], Field(min_length=2, max_length=9)]
+    size_px: Literal[1024]
+    crop_px: Count
+    compose: ComposeSettings
+    loop: LoopSettings
+    augment: AugmentSettings
+
+    @model_validator(mode="after")
+    def _divisible(self) -> RefineSettings:
+        step = 2 ** (len(self.filters) - 1)
+        if self.crop_px % step or self.size_px % step:
+            raise ValueError(f"sizes must be multiples of {step} with {len(self.filters)} levels")
+        return self
+
+
+class SegmentSettings(_Strict):
+    """The nuclei network."""
+
+    encoder: Literal["efficientnet-lite0"]
+    pretrained: bool
+    decoder: tuple[Count, Count, Count]
+    mpp: Positive
+    crop_px: Annotated[int, Field(ge=32, multiple_of=32)]
+    tile_px: Annotated[int, Field(ge=32, multiple_of=32)]
+    halo_px: Annotated[int, Field(ge=0, multiple_of=32)]
+    soften: Annotated[float, Field(ge=1, le=4)]
+    """Largest factor of a random down- and up-sampling, so that slides scanned at 0.5 µm/px are known."""
+    distance_weight: Positive
+    empty_share: Share
+    """Share of crops that are glass, pen or smear without a nucleus."""
+    loop: LoopSettings
+    augment: AugmentSettings
+
+
+class TumorRecipe(_Strict):
+    """A two-stage tumor model on fields of BACH."""
+
+    family: Literal["tumor"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    seed: int
+    fields: Literal["bach"]
+    field_mpp: Positive
+    split: BlockSplit
+    patch: PatchSettings
+    refine: RefineSettings
+
+
+class NucleiRecipe(_Strict):
+    """A nuclei model on MoNuSeg and TNBC."""
+
+    family: Literal["nuclei"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    seed: int
+    sets: Annotated[tuple[Literal["monuseg", "tnbc"], ...], Field(min_length=1)]
+    test_patients: Literal["tnbc-even"]
+    selection_patients: tuple[str, ...]
+    segment: SegmentSettings
+
+
+Recipe = Annotated[TumorRecipe | NucleiRecipe, Field(discriminator="family")]
+_ADAPTER: TypeAdapter[TumorRecipe | NucleiRecipe] = TypeAdapter(Recipe)
+
+
+def read_recipe(path: Path) -> TumorRecipe | NucleiRecipe:
+    """Reads and checks a recipe. Raises ConfigurationError that names the first offending key."""
+    allowed = "a recipe is a TOML file like those in recipes/"
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError("recipe", str(path), f"it cannot be read ({error}); {allowed}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError("recipe", str(path), f"it is not TOML ({error}); {allowed}") from error
+    try:
+        return _ADAPTER.validate_python(values, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise ConfigurationError("recipe", str(path), f"{where}: {first['msg']}") from error

@@ -1,0 +1,63 @@
+"""Makes timm importable whichever torch and torchvision builds lie side by side.
+
+timm imports torchvision, and a CUDA build of torchvision beside a CPU build of torch fails on import because
+its compiled operators cannot be loaded while its Python half registers shapes for them ("operator
+torchvision::nms does not exist"). Declaring the two operators that it names is enough: lobule calls neither.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from lobule.errors import MissingDependencyError
+
+__all__ = ["import_timm", "import_torch"]
+
+_DECLARED: list[Any] = []
+"""Keeps the library fragment alive: its declarations vanish with it."""
+
+
+def import_torch() -> ModuleType:
+    """Returns torch. Raises MissingDependencyError when it is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError("torch", "train", "training a model") from error
+    return torch
+
+
+def import_timm() -> ModuleType:
+    """Returns timm, with torchvision importable beside any torch.
+
+    Raises MissingDependencyError when timm, torchvision or torch is not installed.
+    """
+    torch = import_torch()
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        _declare_operators(torch)
+        try:
+            import torchvision
+        except (ImportError, RuntimeError) as second:
+            raise MissingDependencyError(
+                "a torchvision that fits this torch", "train", "training a model"
+            ) from second
+    except ImportError as error:
+        raise MissingDependencyError("torchvision", "train", "training a model") from error
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependencyError("timm", "train", "training a model") from error
+    return timm
+
+
+def _declare_operators(torch: ModuleType) -> None:
+    if _DECLARED:
+        return
+    fragment = torch.library.Library("torchvision", "FRAGMENT")
+    fragment.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    fragment.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _DECLARED.append(fragment)
