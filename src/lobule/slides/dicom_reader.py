@@ -54,7 +54,7 @@ def open(path: Path, head: bytes) -> Slide | None:
     if not named.flavor:
         raise UnsupportedSlideError(
             path,
-            "the DICOM file does not say what it shows nor in which order (no ImageType): metadata are missing",
+            "the DICOM file lacks metadata: no ImageType says what it shows and in which order",
         )
     volumes = [image for image in (named, *siblings_of(named)) if image.flavor == "VOLUME"]
     if not volumes:

@@ -13,6 +13,7 @@ from lobule.geometry import Box
 from lobule.slides.levels import build_levels, read_clipped
 from lobule.slides.resolution import judge_mpp, parse_number
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
+from lobule.slides.tiff_levels import SegmentCache, StoredLevel
 from lobule.slides.tiff_pixels import UnsuitablePixels, plan_pixels
 from lobule.slides.tiff_structure import ByteFile, read_tiff_structure
 
@@ -90,6 +91,7 @@ class OpenSlideSlide(Slide):
 
         self.path = path
         self._closed = False
+        self._file: ByteFile | None = None
         try:
             self._handle: openslide.OpenSlide = openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError as error:
@@ -120,6 +122,7 @@ class OpenSlideSlide(Slide):
             tiles.append((int(width), int(height)) if width and height else None)
         self.levels, self._own_level = build_levels(sizes, tiles)
         self._own_downsample = [float(value) for value in self._handle.level_downsamples]
+        self._find_exact_levels(vendor)
         power = parse_number(raw.get("openslide.objective-power"))
         # only the generic reader takes mpp from print-resolution tags; the others have vendors' fields
         source = "resolution-tag" if vendor == "generic-tiff" else "file"
@@ -152,6 +155,34 @@ class OpenSlideSlide(Slide):
             raw=raw,
         )
 
+    def _find_exact_levels(self, vendor: str) -> None:
+        """Levels that OpenSlide cannot place on whole pixels are read from the TIFF directly, where possible.
+
+        OpenSlide takes the corner of a region in level-0 pixels. Where its downsample is no whole number (4443
+        to 2221 px: 2.0003), no level-0 pixel is the corner of the level's pixel, and it delivers the level
+        shifted by up to a quarter of a pixel, blurred, otherwise for every region.
+        """
+        self._exact: dict[int, StoredLevel] = {}
+        self._cache = SegmentCache()
+        uneven = [
+            index for index, own in enumerate(self._own_level) if not self._own_downsample[own].is_integer()
+        ]
+        if not uneven or vendor not in ("aperio", "generic-tiff"):
+            return
+        assert self.path is not None
+        self._file = ByteFile(self.path)
+        structure = read_tiff_structure(self._file)
+        for index in uneven:
+            for directory in structure.chain:
+                if directory.size != self.levels[index].size or not directory.is_tiled:
+                    continue
+                try:
+                    plan = plan_pixels(directory, structure.byte_order)
+                except UnsuitablePixels:
+                    continue
+                self._exact[index] = StoredLevel(self._file, directory, plan)
+                break
+
     def _read_icc(self) -> bytes | None:
         import openslide
 
@@ -164,6 +195,16 @@ class OpenSlideSlide(Slide):
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
         if self._closed:
             raise SlideReadError(self.path, "the slide is closed")
+        exact = self._exact.get(level)
+        if exact is not None:
+            background = self.properties.background
+            return read_clipped(
+                self.levels[level].size,
+                origin,
+                size,
+                background,
+                lambda corner, extent: exact.read(corner, extent, self._cache, background),
+            )
         own = self._own_level[level]
         downsample = self._own_downsample[own]
 
@@ -214,3 +255,5 @@ class OpenSlideSlide(Slide):
         if not self._closed:
             self._closed = True
             self._handle.close()
+            if self._file is not None:
+                self._file.close()
