@@ -118,7 +118,7 @@ class PanopticCounts:
 
     @property
     def segmentation_quality(self) -> float:
-        """Mean Jaccard index of the matched objects; without any, 1 where there was nothing to match, else 0."""
+        """Mean Jaccard index of the matched objects; without any, 1 if there was nothing to match, else 0."""
         if self.matched:
             return self.summed_iou / self.matched
         return 0.0 if self.spare + self.missed else 1.0

@@ -108,7 +108,7 @@ def _hue_saturation(pixels: Pixels, hue_degrees: float, saturation: float, rng: 
 
 
 def pale_tile(size_px: int, rng: Rng, tissue: Pixels | None = None) -> Pixels:
-    """Returns a tile (size, size, 3) uint8 without tumor: glass, pale haze, dark dirt, pen, or smeared tissue.
+    """Returns a tile (size, size, 3) uint8 without tumor: glass, haze, dirt, pen, bubbles or smeared tissue.
 
     ``tissue`` is a tile of normal tissue, of which the smeared and the faded kinds are made.
     """

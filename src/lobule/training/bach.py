@@ -71,7 +71,7 @@ def split_blocks(orders: Sequence[int], split: BlockSplit) -> dict[str, list[int
 
 
 def read_fields(folder: Path, split: BlockSplit) -> dict[str, list[FieldImage]]:
-    """Reads ``labels.csv`` and the fields; returns them by block. Raises ConfigurationError where they lack."""
+    """Reads ``labels.csv`` and the fields; returns them by block. Raises ConfigurationError without them."""
     from PIL import Image
 
     table = folder / "labels.csv"

@@ -69,8 +69,8 @@ def export_graph(
 ) -> float:
     """Writes ``graph`` as ONNX and returns the largest difference between torch and the runtimes.
 
-    ``samples`` are named inputs to compare on, the first of which also traces the graph; ``dynamic`` names the
-    axes of each input that may take any size. Raises ModelOutputError, and removes the file, where ONNX
+    ``samples`` are named inputs to compare on, the first of which also traces the graph; ``dynamic`` names
+    the axes of each input that may take any size. Raises ModelOutputError, and removes the file, where ONNX
     Runtime or OpenVINO (in float32) differ from torch by more than 1e-3 or the file is larger than 15 MB.
     """
     graph = graph.eval().float()

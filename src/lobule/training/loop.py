@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -107,6 +106,6 @@ def _save(path: Path, state: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(dict(state), beside)
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error

@@ -109,8 +109,8 @@ def distance_within(instances: NDArray[np.int32]) -> NDArray[np.float32]:
 class CropSource:
     """Draws batches of augmented crops, sets balanced, fields uniform within a set.
 
-    ``draw(rng, count)`` returns crops (count, side, side, 3) uint8 and targets (count, 2, side, side) float32:
-    nucleus (soft at borders) and normalized distance, both in [0, 1].
+    ``draw(rng, count)`` returns crops (count, side, side, 3) uint8 and targets (count, 2, side, side)
+    float32: nucleus (soft at borders) and normalized distance, both in [0, 1].
     """
 
     def __init__(self, fields: Sequence[NucleiField], settings: SegmentSettings) -> None:

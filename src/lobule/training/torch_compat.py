@@ -7,6 +7,7 @@ torchvision::nms does not exist"). Declaring the two operators that it names is 
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -34,13 +35,13 @@ def import_timm() -> ModuleType:
     """
     torch = import_torch()
     try:
-        import torchvision
+        import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
         _declare_operators(torch)
         try:
-            import torchvision
+            import_module("torchvision")
         except (ImportError, RuntimeError) as second:
             raise MissingDependencyError(
                 "a torchvision that fits this torch", "train", "training a model"
