@@ -37,6 +37,13 @@ _NOT_DONE = {
     "field": "Fields of view were not judged",
     "grading": "The slide was not graded",
 }
+_STAINS = {"he": "H&E", "ihc": "immunohistochemistry"}
+_MPP_SOURCES = {
+    "file": "stated by the file",
+    "resolution-tag": "from the file's resolution tags",
+    "option": "given as an option",
+    "csv": "given in the table of resolutions",
+}
 _SHARES = ("positive_tiles", "blurred_tiles")
 """Measurements without a unit that are shares although their name does not end so."""
 _THIN = "\u202f"
@@ -343,13 +350,13 @@ def _slide_rows(findings: Findings) -> list[tuple[str, str]]:
         ("File", slide.file),
         ("Format", f"{slide.format}, read by {slide.reader}"),
         ("Size", f"{_pixels(slide.size_px)} px = {size_mm}"),
-        ("Resolution", f"{mpp} µm/px (from {slide.mpp_source})"),
+        ("Resolution", f"{mpp} µm/px, {_MPP_SOURCES.get(slide.mpp_source, slide.mpp_source)}"),
         ("Levels", "; ".join(_pixels(size) for size in slide.level_sizes_px)),
         (
             "Objective",
             f"{slide.objective_power:g} ×" if slide.objective_power is not None else "not stated by the file",
         ),
-        ("Stain", slide.stain),
+        ("Stain", _STAINS.get(slide.stain, slide.stain)),
         ("Color profile", "ICC profile present" if slide.has_icc_profile else "none"),
         ("File size", _bytes(slide.size_bytes)),
         ("Identity", f"{slide.identity_method} {slide.identity}"),
@@ -421,6 +428,8 @@ def _stage_rows(findings: Findings) -> list[tuple[str, bool, str, str]]:
             how.append(
                 "at " + " × ".join(f"{value:.4g}" for value in dict.fromkeys(stage.working_mpp)) + " µm/px"
             )
+        if stage.reason:
+            how.append(stage.reason)
         tiles = _MISSING if stage.tiles is None else _number(stage.tiles)
         rows.append((_STAGE_NAMES[stage.name], True, ", ".join(how), tiles))
     return rows
@@ -440,7 +449,13 @@ def _context(findings: Findings, evidence: Evidence) -> dict[str, Any]:
     return {
         "slide_id": findings.slide.id,
         "notice": findings.notice,
-        "subtitle": f"{findings.slide.file} · {findings.slide.format} · {findings.slide.stain}",
+        "subtitle": " · ".join(
+            (
+                findings.slide.file,
+                findings.slide.format,
+                _STAINS.get(findings.slide.stain, findings.slide.stain),
+            )
+        ),
         "started": findings.run.started,
         "version": findings.lobule_version,
         "summary": _summary(findings),

@@ -358,7 +358,7 @@ def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Pict
     centers = (sample.nuclei.centroid_px - corner) * scale
     count = int(((centers >= 0) & (centers < size)).all(axis=1).sum())
     line = _line_alpha(size, rings, 2.2)
-    around = _line_alpha(size, rings, 4.2).point(lambda value: value * 45 // 100)
+    around = _line_alpha(size, rings, 4.2).point(lambda value: value * 30 // 100)
     lines = Image.new("RGB", size, (0, 30, 15))
     _painted(lines, line, NUCLEUS_COLOR)
     lines.putalpha(ImageChops.lighter(line, around))
