@@ -62,9 +62,14 @@ class Composer:
     """
 
     def __init__(
-        self, layout: Layout, textures: Mapping[int, Texture], grid: tuple[tuple[int, int], ...], *, mpp: float,
+        self,
+        layout: Layout,
+        textures: Mapping[int, Texture],
+        grid: tuple[tuple[int, int], ...],
+        *,
+        mpp: float,
         nuclei: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._layout = layout
         self._textures = textures
         self._grid = grid
@@ -161,7 +166,10 @@ class Composer:
         return reduce_by_4(level_2)
 
     def tile(self, column: int, row: int, sharp: dict[tuple[int, int], Rgb] | None = None) -> Rgb:
-        """One level-0 tile, (256, 256, 3) uint8, with its marks. ``sharp`` keeps unmarked tiles for neighbors."""
+        """One level-0 tile, (256, 256, 3) uint8, with its marks.
+
+        ``sharp`` keeps tiles without blur, dust and pen for neighbors that need them.
+        """
         sharp = {} if sharp is None else sharp
         image = self._sharp(column, row, sharp)
         for mark, distance in self._layout.marks_in(column, row):
@@ -211,10 +219,12 @@ class Composer:
         if len(near) == 1:
             return self._textures[near[0]].pixels(column, row)
         labels = self._keep_nuclei_whole(labels, near, column, row)
-        image = np.empty((TILE_PX, TILE_PX, 3), np.uint8)
-        for label in np.flatnonzero(np.bincount(labels.ravel())):
-            shows = labels == label
-            image[shows] = self._textures[int(label)].pixels(column, row)[shows]
+        present = [int(label) for label in np.flatnonzero(np.bincount(labels.ravel()))]
+        image = self._textures[present[0]].pixels(column, row).copy()
+        for label in present[1:]:
+            # as items of 3 bytes, masked copying is some 50 times faster than on (256, 256, 3)
+            source = np.ascontiguousarray(self._textures[label].pixels(column, row))
+            np.copyto(image.view("V3")[..., 0], source.view("V3")[..., 0], where=labels == label)
         return image
 
     def _keep_nuclei_whole(
@@ -240,6 +250,9 @@ class Composer:
             foreign = (labels == label) & (home[ids] != label)
             result[foreign] = home[ids[foreign]]
         for label, ids, home in found:
+            # two nuclei that both show elsewhere meet here: a small cleft is left between them
+            result[(result == label) & (home[ids] != label)] = GLASS
+        for label, ids, home in found:
             result[(ids > 0) & (home[ids] == label)] = label
         return result
 
@@ -248,7 +261,8 @@ class Composer:
         """Canvas centers at the repetition nearest to a tile, in slide px."""
         side = PERIOD_TILES * TILE_PX
         middle = np.array([column * TILE_PX + TILE_PX // 2, row * TILE_PX + TILE_PX // 2])
-        return (centers - middle + side // 2) % side - side // 2 + middle
+        nearest: NDArray[np.int64] = (centers - middle + side // 2) % side - side // 2 + middle
+        return nearest
 
     def _nuclei_in(self, x0: int, y0: int) -> list[ShownNuclei]:
         shown: list[ShownNuclei] = []

@@ -192,9 +192,14 @@ def _draw_lobule(
 
 
 def _draw_duct(
-    sheet: Sheet, x: float, y: float, radius: float, thickness: float,
-    luminal: list[NucleusShape], basal: list[NucleusShape],
-) -> None:  # fmt: skip
+    sheet: Sheet,
+    x: float,
+    y: float,
+    radius: float,
+    thickness: float,
+    luminal: list[NucleusShape],
+    basal: list[NucleusShape],
+) -> None:
     """A two-layered epithelium around a lumen; everything in µm."""
     rng, mpp = sheet.rng, sheet.mpp
     field = _Around(sheet, x, y, radius, 0.10)
@@ -346,9 +351,8 @@ class _Around:
         self.depth: Floats = radius - np.hypot(x, y)
         turns = np.arange(-reach, reach + 1)
         grain = _grain(sheet)
-        self.grain: Floats = grain[np.ix_((turns + py) % len(grain), (turns + px) % len(grain))] / np.float32(
-            40
-        )
+        window = grain[np.ix_((turns + py) % len(grain), (turns + px) % len(grain))]
+        self.grain: Floats = window.astype(np.float32) / np.float32(40)
 
     def radius_at(self, theta: NDArray[Any]) -> NDArray[Any]:
         """Distance of the outline from the center at angles, µm."""

@@ -9,7 +9,9 @@ a pixel belongs to the last layer that is positive there, else to the glass. Rag
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,9 +62,14 @@ class Layout:
     """Layers and marks of a slide; answers which layer shows at points and in tiles (slide frame)."""
 
     def __init__(
-        self, size: tuple[int, int], cell_px: int, layers: tuple[Layer, ...], cells: Cells, marks: tuple[Mark, ...],
+        self,
+        size: tuple[int, int],
+        cell_px: int,
+        layers: tuple[Layer, ...],
+        cells: Cells,
+        marks: tuple[Mark, ...],
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.size = size
         self.cell_px = cell_px
         self.layers = layers
@@ -94,7 +101,7 @@ class Layout:
         return np.clip(np.arange(start, start + tiles * self._per_tile + 2 * MARGIN_CELLS), 0, cells - 1)
 
     def window(self, column: int, row: int, columns: int = 1, rows: int = 1) -> Cells:
-        """The cells, (layers, rows, columns) int8, that decide the given tiles, with a margin of two cells."""
+        """The cells, (layers, rows, columns) int8, that decide the tiles, and two cells around."""
         ys = self._cell_range(row, rows, self.cells.shape[1])
         xs = self._cell_range(column, columns, self.cells.shape[2])
         return self.cells[:, ys[:, None], xs[None, :]]
@@ -179,7 +186,7 @@ class Layout:
         return self._noise[y : y + TILE_PX, x : x + TILE_PX]
 
     def labels_at(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.uint8]:
-        """The layer of the pixels (x, y), integer level-0 px of any shape; as `tile_labels`, point by point."""
+        """The layer of the pixels (x, y), integer level-0 px of any shape; as `tile_labels`, by point."""
         _, height, width = self.cells.shape
         fx, fy = (x + 0.5) / self.cell_px - 0.5, (y + 0.5) / self.cell_px - 0.5
         ix, iy = np.floor(fx).astype(np.intp), np.floor(fy).astype(np.intp)
@@ -224,7 +231,8 @@ def _distance(field: Floats, cell_px: int) -> Floats:
     del gx, gy
     np.maximum(slope, 1e-6, out=slope)
     out: Floats = (field / slope * np.float32(cell_px / UNIT_PX)).astype(np.float32)
-    return np.clip(out, -127, 127, out=out)
+    np.clip(out, -127, 127, out=out)
+    return out
 
 
 def _freeze(distance: Floats) -> Cells:
@@ -252,7 +260,22 @@ def _above_share(field: Floats, share: float, within: NDArray[np.bool_] | None =
     values = field if within is None else field[within]
     if share <= 0 or values.size == 0:
         return np.full_like(field, -1.0)
-    return field - np.float32(np.quantile(values, 1 - share))
+    shifted: Floats = field - np.float32(np.quantile(values, 1 - share))
+    return shifted
+
+
+def _with_share(
+    field: Floats, share: float, within: NDArray[np.bool_], finish: Callable[[Floats], Floats]
+) -> Floats:
+    """``finish`` of the field shifted so that in the end ``share`` of the cells ``within`` is positive."""
+    asked = share
+    for _ in range(4):
+        result = finish(_above_share(field, asked, within))
+        got = float((result[within] > 0).mean()) if within.any() else 0.0
+        if got <= 0 or abs(got / share - 1) < 0.01:
+            break
+        asked = min(asked * share / got, 0.97)
+    return result
 
 
 def lay_out(spec: PhantomSpec) -> Layout:
@@ -276,16 +299,24 @@ def lay_out(spec: PhantomSpec) -> Layout:
     )
     # tissue keeps to the middle of the glass
     field -= 0.9 * (u * u + v * v) + 2.5 * (u**8 + v**8)
-    tissue = _distance(_above_share(field, spec.tissue_share), cell_px)
-    tissue = _drop_small(tissue, max(4.0, 0.004 * grid[0] * grid[1] * spec.tissue_share))
+    smallest_tissue = max(4.0, 0.004 * grid[0] * grid[1] * spec.tissue_share)
+
+    def as_tissue(raw: Floats) -> Floats:
+        return _drop_small(_distance(raw, cell_px), smallest_tissue)
+
+    tissue = _with_share(field, spec.tissue_share, np.ones(field.shape, bool), as_tissue)
     inside = tissue > 0
 
     tumor_um = float(np.clip(side_um * 0.3, 300, 3500))
-    smallest = max(4.0, (0.2 * tumor_um / cell_um) ** 2)
+    smallest_tumor = max(4.0, (0.2 * tumor_um / cell_um) ** 2)
+
+    def as_tumor(raw: Floats) -> Floats:
+        part = _drop_small(np.minimum(_distance(raw, cell_px), tissue - 12), smallest_tumor)
+        _pierce(part, cell_px)
+        return part
+
     field = noise((tumor_um, 1.0), (tumor_um * 0.35, 0.3), (150, 0.05))
-    tumor = np.minimum(_distance(_above_share(field, spec.tumor_share, inside), cell_px), tissue - 20)
-    tumor = _drop_small(tumor, smallest)
-    _pierce(tumor, cell_px)
+    tumor = _with_share(field, spec.tumor_share, inside, as_tumor)
 
     if spec.fields is not None:
         layers: tuple[Layer, ...] = (Layer("other"), Layer("carcinoma", tumor=True))
@@ -342,7 +373,8 @@ def _unscanned(rng: np.random.Generator, grid: tuple[int, int], cell_px: int) ->
     y = np.arange(height, dtype=np.float32)[:, None]
     right = float(width - width * rng.uniform(0.05, 0.1))
     bottom = float(height * rng.uniform(0.2, 0.4))
-    return np.minimum(x - right, bottom - y) * (cell_px / UNIT_PX)
+    skipped: Floats = np.minimum(x - right, bottom - y) * np.float32(cell_px / UNIT_PX)
+    return skipped
 
 
 _PENS = ((30, 60, 150), (25, 120, 70), (25, 25, 30), (190, 30, 45))
@@ -393,13 +425,18 @@ def _wander(rng: np.random.Generator, start: tuple[float, float], length: float,
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, bend / 3, steps))
     moves = np.stack([np.cos(heading), np.sin(heading)], axis=1) * (length / steps)
     path = np.cumsum(moves, axis=0)
-    return (path - path.mean(axis=0) + np.asarray(start, float)).astype(np.float32)
+    path += np.asarray(start, float) - path.mean(axis=0)
+    return np.asarray(path, np.float32)
 
 
 def _stroke(
-    kind: str, path: Floats, half_width: float, cell_px: int, grid: tuple[int, int],
+    kind: str,
+    path: Floats,
+    half_width: float,
+    cell_px: int,
+    grid: tuple[int, int],
     shade: tuple[int, int, int] = (255, 255, 255),
-) -> Mark:  # fmt: skip
+) -> Mark:
     """The mark of all cells within ``half_width`` (in cells) of a path."""
     reach = half_width + 2
     x0, y0 = np.maximum(np.floor(path.min(axis=0) - reach), 0).astype(int)
@@ -407,7 +444,7 @@ def _stroke(
     x = np.arange(x0, max(x1, x0), dtype=np.float32)[None, :]
     y = np.arange(y0, max(y1, y0), dtype=np.float32)[:, None]
     nearest = np.full((y.shape[0], x.shape[1]), np.inf, np.float32)
-    for (ax, ay), (bx, by) in zip(path[:-1], path[1:], strict=True):
+    for (ax, ay), (bx, by) in pairwise(path):
         dx, dy = bx - ax, by - ay
         t = np.clip(((x - ax) * dx + (y - ay) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
         np.minimum(nearest, np.hypot(x - ax - t * dx, y - ay - t * dy), out=nearest)

@@ -34,7 +34,7 @@ def periodic_noise(
 
 
 def enlarge_wrapped(field: NDArray[Any], side: int) -> NDArray[Any]:
-    """A periodic square (uint8 or float32) enlarged by bicubic interpolation to (side, side), still periodic."""
+    """A periodic square (uint8 or float32) enlarged bicubically to (side, side), still periodic."""
     from PIL import Image
 
     small = field.shape[0]

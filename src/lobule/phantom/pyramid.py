@@ -18,7 +18,9 @@ __all__ = ["TILE_PX", "PyramidWriter", "pyramid_sizes"]
 
 TILE_PX = 256
 
-_ASCII, _SHORT, _LONG, _RATIONAL, _LONG8 = 2, 3, 4, 5, 16
+_ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 2, 3, 4, 5, 7, 16
+_FRAME = (0xC0,)
+_TABLES = (0xDB, 0xC4)
 
 
 def pyramid_sizes(
@@ -30,6 +32,22 @@ def pyramid_sizes(
         width, height = sizes[-1]
         sizes.append((max(1, width // 4), max(1, height // 4)))
     return tuple(sizes)
+
+
+def _segments(head: bytes, markers: tuple[int, ...]) -> bytes:
+    """The segments of a JPEG head (from SOI to before SOS) that have one of the markers."""
+    found, position = b"", 2
+    while position < len(head):
+        length = 2 + int.from_bytes(head[position + 2 : position + 4], "big")
+        if head[position + 1] in markers:
+            found += head[position : position + length]
+        position += length
+    return found
+
+
+def _jpeg_tables(data: bytes) -> bytes:
+    """The abbreviated table stream of a baseline JPEG: quantization and Huffman tables alone."""
+    return b"\xff\xd8" + _segments(data[: data.index(b"\xff\xda")], _TABLES) + b"\xff\xd9"
 
 
 class PyramidWriter:
@@ -54,15 +72,27 @@ class PyramidWriter:
         self._counts = [np.zeros((rows, columns), np.uint64) for columns, rows in self._grid]
         self._position = stream.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
         self._repeated: dict[object, int] = {}
+        self._tables = self._head = self._frame = b""
 
     @property
     def grid(self) -> tuple[tuple[int, int], ...]:
         """(columns, rows) of tiles of each level."""
         return self._grid
 
+    def _abbreviated(self, data: bytes) -> bytes:
+        """The tile's JPEG without its tables, which stand once in the directory (tag JPEGTables)."""
+        if not self._tables:
+            self._tables = _jpeg_tables(data)
+            self._head = data[: data.index(b"\xff\xda")]
+            self._frame = _segments(self._head, _FRAME)
+        if not data.startswith(self._head):
+            raise ValueError("every tile must be encoded with the same tables and size")
+        return b"\xff\xd8" + self._frame + data[len(self._head) :]
+
     def append(self, level: int, column: int, row: int, data: bytes, repeated: object = None) -> None:
-        """Adds one JPEG tile. ``repeated``, if given, names data that may be stored once for all its places."""
+        """Adds one JPEG tile. Data of one ``repeated`` name are stored once for all their places."""
         offset = self._repeated.get(repeated) if repeated is not None else None
+        data = self._abbreviated(data)
         if offset is None:
             offset = self._position
             self._position += self._stream.write(data)
@@ -113,6 +143,7 @@ class PyramidWriter:
             (323, _LONG, 1, struct.pack("<I", TILE_PX)),
             (324, _LONG8, self._offsets[level].size, self._offsets[level].astype("<u8").tobytes()),
             (325, _LONG8, self._counts[level].size, self._counts[level].astype("<u8").tobytes()),
+            (347, _UNDEFINED, len(self._tables), self._tables),
             (530, _SHORT, 2, struct.pack("<HH", 2, 2)),
         ]
         entries = [struct.pack("<Q", len(tags))]

@@ -127,7 +127,7 @@ class Sheet:
         return (self.side * self.mpp / 1000) ** 2
 
     def index(self, x: int, y: int, reach: int) -> Any:
-        """Index of the window of 2 · reach + 1 px around a pixel; wraps, and is a plain slice where it can."""
+        """Index of the window of 2 · reach + 1 px around a pixel; wraps around at the edges."""
         n = self.side
         x, y = x % n, y % n
         if reach <= x < n - reach and reach <= y < n - reach:
@@ -136,7 +136,7 @@ class Sheet:
         return np.ix_((span + y) % n, (span + x) % n)
 
     def stamp(self, shape: NucleusShape, x: float, y: float) -> bool:
-        """Puts a nucleus with its center at the pixel (x, y) unless another lies there; tells whether it did."""
+        """Puts a nucleus with its center at the pixel (x, y) unless another lies there; True if it did."""
         if len(self._centers) >= BLOCKED - 1:
             return False
         px, py = int(x) % self.side, int(y) % self.side
@@ -179,7 +179,7 @@ class Sheet:
         near = np.floor(np.mod(angles, np.pi) / np.pi * len(shapes)) + self.rng.integers(
             -1, 2, np.shape(angles)
         )
-        return np.mod(near, len(shapes)).astype(np.int64)
+        return np.asarray(np.mod(near, len(shapes)), np.int64)
 
     def block(self, mask: NDArray[np.bool_]) -> None:
         """Lets no nucleus be put where ``mask``, (side, side)."""
@@ -189,8 +189,10 @@ class Sheet:
         """The sheet as a canvas: slightly blurred, with stain noise, in color."""
         self.ids[self.ids == BLOCKED] = 0
         blur_px = 0.18 / self.mpp
-        h, e = _soften(self.h, blur_px), _soften(self.e, blur_px)
-        grain = periodic_noise(self.rng, 1024, 5.0) * 1.6 + self.rng.standard_normal((1024, 1024), np.float32)
+        h, e = _soften(self.h, blur_px), self.e
+        grain = periodic_noise(self.rng, 1024, 5.0) * 1.6 + 0.7 * self.rng.standard_normal(
+            (1024, 1024), np.float32
+        )
         grain_h = np.tile(np.rint(grain).astype(np.int16), (1, self.side // 1024))
         grain_e = np.tile(
             np.rint(np.roll(grain, (311, 577), (0, 1)) * 1.3).astype(np.int16), (1, self.side // 1024)
@@ -216,10 +218,11 @@ def _soften(amount: NDArray[np.uint8], sigma_px: float) -> NDArray[np.uint8]:
     margin = 16
     padded = np.pad(amount, margin, mode="wrap")
     soft = np.asarray(Image.fromarray(padded).filter(ImageFilter.GaussianBlur(sigma_px)))
-    return soft[margin:-margin, margin:-margin]
+    inner: NDArray[np.uint8] = soft[margin:-margin, margin:-margin]
+    return inner
 
 
 def _color_table() -> Rgb:
     h, e = np.mgrid[0:256, 0:256] / 100.0
     density = h[..., None] * _HAEMATOXYLIN + e[..., None] * _EOSIN
-    return np.rint(_LIGHT * np.exp(-density)).astype(np.uint8).reshape(-1, 3)
+    return np.asarray(np.rint(_LIGHT * np.exp(-density)), np.uint8).reshape(-1, 3)

@@ -67,7 +67,10 @@ class Nuclei:
 class Texture(Protocol):
     """A source of tiles. Coordinates are tiles of the slide at that level."""
 
-    nuclei: Nuclei | None
+    @property
+    def nuclei(self) -> Nuclei | None:
+        """The nuclei of one repetition; None where they are unknown."""
+        ...
 
     def encoded(self, level: int, column: int, row: int) -> bytes | None:
         """The JPEG tile, the same bytes every `PERIOD_TILES` level-0 tiles; None if it repeats nowhere."""
@@ -82,7 +85,7 @@ class Texture(Protocol):
         ...
 
     def ids(self, column: int, row: int) -> NDArray[np.uint16] | None:
-        """Which nucleus each pixel of a level-0 tile shows, (256, 256) uint16, 0 for none; None if unknown."""
+        """Which nucleus each pixel of a level-0 tile shows, (256, 256) uint16, 0 none; None if unknown."""
         ...
 
 

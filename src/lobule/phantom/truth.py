@@ -43,7 +43,6 @@ def region_features(layout: Layout) -> Iterator[dict[str, Any]]:
     the other layers and marks under their names. Borders are the layers' own, without their ragged noise,
     so a pixel may differ from the polygons within 20 px plus 16 px of interpolation.
     """
-    fields: list[tuple[str, NDArray[np.float32]]] = []
     cells, layers = layout.cells, layout.layers
     last = cells[-1] if layers[-1].name == "unscanned" else None
 
