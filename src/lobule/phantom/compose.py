@@ -231,20 +231,26 @@ class Composer:
         self, labels: NDArray[np.uint8], near: list[int], column: int, row: int
     ) -> NDArray[np.uint8]:
         found: list[tuple[int, NDArray[np.uint16], NDArray[np.uint8]]] = []
+        middle = np.array([column * TILE_PX + TILE_PX // 2, row * TILE_PX + TILE_PX // 2])
         for label in near:
             texture = self._textures[label]
-            ids = texture.ids(column, row)
-            if ids is None or texture.nuclei is None or not ids.any():
+            if texture.nuclei is None:
                 continue
-            centers = self._unwrapped(texture.nuclei.centers, column, row)
-            # home[k]: the layer at the center of nucleus k; home[0] stands for no nucleus
-            home = np.full(len(centers) + 1, label, np.uint8)
-            here = np.zeros(len(home), bool)
-            here[ids.ravel()] = True
-            here[0] = False
-            which = np.flatnonzero(here)
-            home[which] = self._layout.labels_at(centers[which - 1, 0], centers[which - 1, 1])
-            found.append((label, ids, home))
+            centers = self._unwrapped(texture.nuclei.centers, middle)
+            close = (np.abs(centers - middle) < TILE_PX // 2 + texture.nuclei.reach_px).all(axis=1)
+            which = np.flatnonzero(close)
+            at_center = self._layout.labels_at(centers[which, 0], centers[which, 1])
+            here = labels == label
+            to_show = (at_center == label).any() and not here.all()
+            to_hide = (at_center != label).any() and here.any()
+            ids = texture.ids(column, row) if to_show or to_hide else None
+            if ids is not None:
+                # home[k]: the layer at the center of nucleus k; home[0] stands for no nucleus
+                home = np.full(len(centers) + 1, label, np.uint8)
+                home[which + 1] = at_center
+                found.append((label, ids, home))
+        if not found:
+            return labels
         result = labels.copy()
         for label, ids, home in found:
             foreign = (labels == label) & (home[ids] != label)
@@ -257,10 +263,9 @@ class Composer:
         return result
 
     @staticmethod
-    def _unwrapped(centers: NDArray[np.int64], column: int, row: int) -> NDArray[np.int64]:
-        """Canvas centers at the repetition nearest to a tile, in slide px."""
+    def _unwrapped(centers: NDArray[np.int64], middle: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Canvas centers at the repetition nearest to a point of the slide, in slide px."""
         side = PERIOD_TILES * TILE_PX
-        middle = np.array([column * TILE_PX + TILE_PX // 2, row * TILE_PX + TILE_PX // 2])
         nearest: NDArray[np.int64] = (centers - middle + side // 2) % side - side // 2 + middle
         return nearest
 

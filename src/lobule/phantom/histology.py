@@ -45,10 +45,7 @@ class _Collagen:
 
         down, right = bend(), bend()
         mix = 1 / (1 + np.exp(-12 * periodic_noise(rng, coarse, max(700 * per, 4))))
-        fine = periodic_noise(rng, side, 3.4 * um, along=46 * um)
-        bundles = periodic_noise(rng, side, 15 * um, along=170 * um)
-        texture = np.clip(128 + 26 * (0.62 * fine + 0.8 * bundles), 0, 255).astype(np.uint8)
-        del fine
+        texture = _fibers(round(um, 4), side)
 
         rows = np.arange(side, dtype=np.int32)[:, None]
         columns = np.arange(side, dtype=np.int32)[None, :]
@@ -75,6 +72,15 @@ class _Collagen:
         return np.asarray(
             self._angle[(y * self._scale).astype(int) % 256, (x * self._scale).astype(int) % 256]
         )
+
+
+@lru_cache(maxsize=2)
+def _fibers(px_per_um: float, side: int) -> NDArray[np.uint8]:
+    """Straight fibers and bundles, (side, side), periodic; every canvas bends them in its own way."""
+    rng = np.random.default_rng(11)
+    fine = periodic_noise(rng, side, 3.4 * px_per_um, along=46 * px_per_um)
+    bundles = periodic_noise(rng, side, 15 * px_per_um, along=170 * px_per_um)
+    return np.asarray(np.clip(128 + 26 * (0.62 * fine + 0.8 * bundles), 0, 255), np.uint8)
 
 
 def draw_canvas(layer: str, mpp: float, seed: int) -> Canvas:

@@ -77,7 +77,8 @@ class Layout:
         self.marks = marks
         rng = np.random.default_rng([seed, 7])
         noise = periodic_noise(rng, _NOISE_SIDE, 24) + periodic_noise(rng, _NOISE_SIDE, 90)
-        self._noise: Cells = np.clip(np.rint(noise * 1.6), -RAGGED_UNITS, RAGGED_UNITS).astype(np.int8)
+        noise = np.clip(np.rint(noise * 1.6), -RAGGED_UNITS, RAGGED_UNITS)
+        self._noise: Floats = noise.astype(np.float32)
         self._per_tile = TILE_PX // cell_px
         self._window = self._per_tile + 2 * MARGIN_CELLS
         # pixel p of a tile lies between the window's cells low[p] and low[p] + 1
@@ -176,11 +177,11 @@ class Layout:
                 field = self._interpolated(cells[k - 1])
                 if layer.ragged:
                     field += noise
-                labels[field > 0] = k
+                np.copyto(labels, np.uint8(k), where=field > 0)
                 near.append(k)
         return labels, near
 
-    def _tile_noise(self, column: int, row: int) -> Cells:
+    def _tile_noise(self, column: int, row: int) -> Floats:
         per = _NOISE_SIDE // TILE_PX
         y, x = row % per * TILE_PX, column % per * TILE_PX
         return self._noise[y : y + TILE_PX, x : x + TILE_PX]

@@ -62,6 +62,9 @@ class Nuclei:
     def __init__(self, centers: NDArray[np.int64], outlines: Sequence[NDArray[np.float64]]) -> None:
         self.centers = centers
         self.outlines = tuple(outlines)
+        reach = max((float(np.abs(outline).max()) for outline in self.outlines), default=0.0)
+        self.reach_px = int(np.ceil(reach)) + 1
+        """No nucleus reaches farther from its center pixel."""
 
 
 class Texture(Protocol):
