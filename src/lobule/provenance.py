@@ -22,7 +22,7 @@ BLOCKS = 512
 class SlideIdentity:
     """``sha256`` over the contents of a slide's files, whatever their names and folders.
 
-    ``method`` "sha256": every byte. "sha256-sampled" (more than 256 MB in all): of every file above 34 MiB the
+    ``method`` "sha256": every byte. "sha256-sampled" (over 256 MB in all): of every file above 34 MiB the
     size, the first and last MiB and 512 evenly spaced blocks of 64 KiB; a change that misses all of these
     goes unseen, but two different scans never look alike.
     """

@@ -158,7 +158,7 @@ class OpenSlideSlide(Slide):
     def _find_exact_levels(self, vendor: str) -> None:
         """Levels that OpenSlide cannot place on whole pixels are read from the TIFF directly, where possible.
 
-        OpenSlide takes the corner of a region in level-0 pixels. Where its downsample is no whole number (4443
+        OpenSlide takes the corner of a region in level-0 pixels. Where its downsample is not whole (4443
         to 2221 px: 2.0003), no level-0 pixel is the corner of the level's pixel, and it delivers the level
         shifted by up to a quarter of a pixel, blurred, otherwise for every region.
         """

@@ -1,0 +1,273 @@
+"""Every reader keeps the contract of a slide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+from slides.painted import Picture, paint, reduce, write_dicom, write_leica_with_bounds, write_pyramid
+from slides.slide_contract import SlideContract
+
+from lobule.geometry import Box, Mpp
+from lobule.slides import ArraySlide, Slide, open_slide
+
+
+class TestAperio(SlideContract):
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_pyramid(tmp_path / "a.svs", picture, 0.5, kind="aperio", power="20")
+        return open_slide(tmp_path / "a.svs")
+
+    def test_is_read_by_openslide(self, slide: Slide) -> None:
+        assert (slide.properties.reader, slide.properties.format) == ("openslide", "aperio")
+        assert slide.properties.objective_power == 20.0 and slide.properties.mpp_source == "file"
+        assert [level.downsample for level in slide.levels] == [(1, 1), (2, 2), (4, 4)]
+        assert slide.files() == (slide.path,)
+
+
+class TestLeicaWithBounds(SlideContract):
+    corner = (36, 20)
+
+    @pytest.fixture
+    def picture(self) -> Picture:
+        return paint(248, 196)
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        self.bounds = write_leica_with_bounds(tmp_path / "a.scn", picture, offset_px=self.corner)
+        return open_slide(tmp_path / "a.scn")
+
+    def test_has_the_size_of_the_glass_and_bounds(self, slide: Slide) -> None:
+        assert slide.size == (400, 300)
+        assert slide.properties.bounds == self.bounds == Box(36, 20, 36 + 248, 20 + 196)
+
+    def test_what_was_never_scanned_is_background(self, slide: Slide) -> None:
+        assert (slide.read_level(0, (0, 0), (36, 20)) == 255).all()
+        assert (slide.read_level(1, (150, 0), (50, 150)) == 255).all()
+        assert slide.associated_images() == ("macro",)
+
+
+class TestGenericJpeg(SlideContract):
+    tolerance = 8
+    level_tolerance = 3
+
+    @pytest.fixture
+    def picture(self) -> Picture:
+        return paint(192, 128)  # whole tiles: padding would bleed into the last JPEG blocks
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_pyramid(
+            tmp_path / "a.tif", picture, levels=(2,), compression="jpeg", compressionargs={"level": 100}
+        )
+        return open_slide(tmp_path / "a.tif")
+
+    def test_is_read_by_openslide(self, slide: Slide) -> None:
+        assert slide.properties.format == "generic-tiff"
+        assert slide.properties.mpp_source == "resolution-tag"
+
+
+class TestDeflateTiff(SlideContract):
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_pyramid(tmp_path / "a.tif", picture)
+        return open_slide(tmp_path / "a.tif")
+
+    def test_is_read_by_our_own_reader(self, slide: Slide) -> None:
+        assert slide.properties.reader == "tiff" and len(slide.levels) == 3
+
+
+class TestOmeTiff(SlideContract):
+    mpp = Mpp(0.25, 0.5)
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_pyramid(tmp_path / "a.ome.tif", picture, (0.25, 0.5), kind="ome", compression="lzw")
+        return open_slide(tmp_path / "a.ome.tif")
+
+    def test_levels_come_from_sub_directories(self, slide: Slide) -> None:
+        assert slide.properties.format == "ome-tiff" and len(slide.levels) == 3
+
+
+class TestStripsOfBarePixels(SlideContract):
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_pyramid(tmp_path / "a.tif", picture, tile=None, compression="none", rowsperstrip=33)
+        return open_slide(tmp_path / "a.tif")
+
+
+class TestTurnedTiff(SlideContract):
+    mpp = Mpp(0.5, 0.25)
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        # orientation 6: row 0 is the right side, column 0 the top
+        stored = [np.ascontiguousarray(p[:, ::-1].transpose(1, 0, 2)) for p in (picture, reduce(picture, 2))]
+        write_pyramid(tmp_path / "a.tif", stored, (0.25, 0.5), extratags=[(274, 3, 1, 6, True)])
+        return open_slide(tmp_path / "a.tif")
+
+    def test_says_that_it_was_turned(self, slide: Slide) -> None:
+        assert any("upright" in warning for warning in slide.properties.warnings)
+
+
+class TestPng(SlideContract):
+    mpp = None
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        PIL.Image.fromarray(picture).save(tmp_path / "a.png", dpi=(72, 72))
+        return open_slide(tmp_path / "a.png")
+
+
+class TestArray(SlideContract):
+    @pytest.fixture
+    def opened(self, picture: Picture) -> Slide:
+        return ArraySlide(picture, 0.5, levels=(reduce(picture, 2), reduce(picture, 3)))
+
+
+class TestDicomByOpenSlide(SlideContract):
+    tolerance = 5
+    level_tolerance = 5
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_dicom(tmp_path / "a.dcm", picture)
+        return open_slide(tmp_path / "a.dcm")
+
+    def test_is_left_to_openslide(self, slide: Slide) -> None:
+        assert slide.properties.reader == "openslide"
+
+
+class TestMislabeledDicom(SlideContract):
+    tolerance = 5
+    level_tolerance = 5
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        write_dicom(tmp_path / "a.dcm", picture, photometric="RGB")
+        write_dicom(tmp_path / "b.dcm", reduce(picture, 2), photometric="RGB", mpp=1.0)
+        write_dicom(tmp_path / "other.dcm", reduce(picture, 4), photometric="RGB", series="1.2.3")
+        return open_slide(tmp_path / "b.dcm")
+
+    def test_either_file_of_the_series_names_the_same_slide(self, slide: Slide, tmp_path: Path) -> None:
+        assert slide.properties.reader == "dicom" and len(slide.levels) == 2
+        with open_slide(tmp_path / "a.dcm") as other:
+            assert other.levels == slide.levels
+            assert set(other.files()) == set(slide.files()) == {tmp_path / "a.dcm", tmp_path / "b.dcm"}
+        assert any("colors" in warning for warning in slide.properties.warnings)
+
+
+def _open_tiff(path: Path, array: np.ndarray, **options: Any) -> Slide:
+    tifffile.imwrite(path, array, metadata=None, **options)
+    return open_slide(path)
+
+
+@pytest.mark.parametrize(
+    "compression", ["none", "lzw", "deflate", "zstd", "packbits", "lzma", "webp", "jpeg2000"]
+)
+@pytest.mark.parametrize("tile", [None, (64, 48)])
+def test_each_compression_gives_the_pixels_that_were_painted(
+    compression: str, tile: tuple[int, int] | None, picture: Picture, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"tile": tile, "photometric": "rgb", "compression": compression}
+    if compression in ("webp", "jpeg2000"):
+        options["compressionargs"] = {"lossless": True} if compression == "webp" else {"reversible": True}
+    if tile is None:
+        options["rowsperstrip"] = 50
+    with _open_tiff(tmp_path / "a.tif", picture, **options) as slide:
+        assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("predictor", [False, True])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_sixteen_bits_are_scaled_to_eight_and_said_so(
+    order: str, predictor: bool, planar: str, picture: Picture, tmp_path: Path
+) -> None:
+    wide = picture.astype(np.uint16) * 257
+    array = wide if planar == "contig" else np.ascontiguousarray(wide.transpose(2, 0, 1))
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": planar, "byteorder": order}
+    with _open_tiff(
+        tmp_path / "a.tif", array, compression="deflate", predictor=predictor, tile=(64, 64), **options
+    ) as slide:
+        assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
+        assert any("16 bit" in warning for warning in slide.properties.warnings)
+
+
+def test_alpha_is_laid_over_white(picture: Picture, tmp_path: Path) -> None:
+    alpha = np.zeros(picture.shape[:2], np.uint8)
+    alpha[:, :100] = 255
+    with _open_tiff(
+        tmp_path / "a.tif", np.dstack([picture, alpha]), photometric="rgb", extrasamples=["unassalpha"]
+    ) as slide:
+        pixels = slide.read_level(0, (0, 0), slide.size)
+    assert np.array_equal(pixels[:, :100], picture[:, :100]) and (pixels[:, 100:] == 255).all()
+
+
+def test_jfif_inside_a_tiff_that_says_rgb_keeps_its_colors(tmp_path: Path) -> None:
+    import imagecodecs
+
+    flat = np.full((64, 64, 3), (200, 90, 160), np.uint8)
+    jpeg = imagecodecs.jpeg8_encode(flat, level=95, colorspace="RGB", outcolorspace="YCBCR")
+    assert b"JFIF" in jpeg[:32]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(
+            iter([jpeg]), shape=flat.shape, dtype=np.uint8, tile=(64, 64), photometric="rgb",
+            compression="jpeg", metadata=None,
+        )  # fmt: skip
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert np.abs(slide.read_level(0, (0, 0), (64, 64)).astype(int) - flat).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_and_jpeg_turn_pictures_the_same_way(orientation: int, picture: Picture, tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    options: dict[str, Any] = {"photometric": "rgb", "extratags": [(274, 3, 1, orientation, True)]}
+    with (
+        open_slide(tmp_path / "a.png") as png,
+        _open_tiff(tmp_path / "a.tif", picture, tile=(64, 64), **options) as tiff,
+    ):
+        assert png.size == tiff.size
+        assert np.array_equal(png.read_level(0, (0, 0), png.size), tiff.read_level(0, (0, 0), png.size))
+        part = tiff.read_level(0, (30, 40), (50, 20))
+        assert np.array_equal(part, png.read_level(0, (30, 40), (50, 20)))
+
+
+def test_uneven_aperio_levels_equal_the_stored_pixels(tmp_path: Path) -> None:
+    picture = np.random.default_rng(1).integers(0, 255, (301, 443, 3), np.uint8)
+    half = reduce(picture, 2)
+    write_pyramid(tmp_path / "a.svs", picture, kind="aperio", levels=(2,))
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert slide.levels[1].downsample == (2.0, 2.0)
+        for x, y in ((0, 0), (57, 33), (151, 101), (220, 149)):
+            assert np.array_equal(slide.read_level(1, (x, y), (1, 1)), half[y : y + 1, x : x + 1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"),
+    [("L", "gray"), ("P", "converted"), ("RGBA", "white"), ("I;16", "16 bit"), ("LA", "white")],
+)
+def test_pictures_that_are_not_rgb_are_converted_with_a_warning(mode: str, word: str, tmp_path: Path) -> None:
+    if mode == "I;16":
+        image = PIL.Image.fromarray(np.full((40, 50), 32768, np.uint16))
+    else:
+        image = PIL.Image.new("RGB", (50, 40), (128, 128, 128))
+        image = image.quantize(4) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "a.png")
+    with open_slide(tmp_path / "a.png") as slide:
+        assert any(word in warning for warning in slide.properties.warnings)
+        assert np.abs(slide.read_level(0, (0, 0), (50, 40)).astype(int) - 128).max() <= 1
+
+
+def test_a_picture_of_a_huge_strip_is_read_in_rows(tmp_path: Path) -> None:
+    tall = np.zeros((5000, 300, 3), np.uint8)
+    tall[4321] = 200
+    with _open_tiff(tmp_path / "a.tif", tall, photometric="rgb", rowsperstrip=5000) as slide:
+        assert (slide.read_level(0, (0, 4321), (300, 1)) == 200).all()
+        assert (slide.read_level(0, (0, 4322), (300, 678)) == 0).all()
