@@ -38,7 +38,9 @@ def make_region(polygon: shapely.Polygon, id_: str = "region-1") -> TumorRegion:
 def make_nuclei(outlines: list[Any], measures: np.ndarray | None = None) -> Nuclei:
     arrays = [np.asarray(outline, np.float32).reshape(-1, 2) for outline in outlines]
     return Nuclei(
-        np.array([array.mean(axis=0) if len(array) else (5.0, 5.0) for array in arrays]).reshape(-1, 2),
+        np.array(
+            [np.nan_to_num(a, nan=5, posinf=5).mean(0) if len(a) else (5.0, 5.0) for a in arrays]
+        ).reshape(-1, 2),
         np.concatenate([[0], np.cumsum([len(array) for array in arrays])]).astype(np.int64),
         np.concatenate([*arrays, np.zeros((0, 2), np.float32)]),
         np.tile(np.arange(1, len(MEASURES) + 1, dtype=np.float32), (len(arrays), 1))
@@ -181,6 +183,8 @@ def test_a_measure_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
         ([(10, 10), (10.001, 10), (10.001, 10.001), (10, 10.001)], 1),  # nothing on the 0.01 px grid
         ([], 1),
         ([(-5, 10), (5, 10), (5, 20), (-5, 20)], 50),  # past the slide's edge
+        ([(0, 0), (10, 0), (10, float("nan")), (10, 10)], 50),
+        ([(float("nan"), 0), (1, float("inf")), (float("nan"), 10)], 0.5),  # at the edge below
         ([(-50, -50), (-40, -50), (-40, -40)], 0.25),  # outside: its corner of the slide
     ],
 )
@@ -282,3 +286,11 @@ def test_a_slide_name_that_is_not_utf8_is_written(tmp_path: Path) -> None:
     assert read(tmp_path / "r.geojson")["lobule"]["slide"] == 's\udce9 "é" 😀'
     write_nuclei(tmp_path / "n.geojson.gz", [circles(1)], make_frame(), "s\udce9")
     assert read(tmp_path / "n.geojson.gz")["features"][0]["id"] == nucleus_id("s\udce9", 0)
+
+
+def test_a_file_is_ascii_so_that_every_character_set_reads_it(tmp_path: Path) -> None:
+    write_regions(tmp_path / "r.geojson", [make_region(DONUT)], make_frame(), "µ")
+    write_nuclei(tmp_path / "n.geojson.gz", [circles(2)], make_frame(), "µ")
+    assert (tmp_path / "r.geojson").read_bytes().isascii()
+    assert gzip.decompress((tmp_path / "n.geojson.gz").read_bytes()).isascii()
+    assert read(tmp_path / "r.geojson")["lobule"]["slide"] == "µ"

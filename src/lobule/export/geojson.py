@@ -3,7 +3,8 @@
 A file is one FeatureCollection. Beside ``features`` stands ``lobule`` (a foreign member in RFC 7946's sense)
 with the research-use notice, the frame and the slide's id. Coordinates are level-0 pixels minus
 ``frame.geojson_offset_px``, the origin of QuPath's cropped view of a slide with OpenSlide bounds, rounded to
-0.01 px. Rings are closed; exteriors turn counter-clockwise and holes clockwise by RFC 7946's rule, that is by
+0.01 px. Text outside ASCII is escaped. QuPath opens ``.geojson`` by itself; ``.geojson.gz`` it wants unpacked
+first. Rings are closed; exteriors turn counter-clockwise and holes clockwise by RFC 7946's rule, that is by
 the sign of the area of the numbers (y down on the screen makes it look the other way round).
 """
 
@@ -40,12 +41,9 @@ _BLOCK_BYTES = 1 << 20
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _encoded(text: str) -> bytes:
-    # a lone surrogate (a file name that is not UTF-8) becomes \udcxx, which is JSON's own escape
-    return text.encode("utf-8", "backslashreplace")
+    # ASCII with JSON's escapes: QuPath reads in the computer's own character set, and a file name that is not
+    # UTF-8 has lone surrogates
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 def _head(frame: Frame, slide_id: str) -> str:
@@ -54,7 +52,7 @@ def _head(frame: Frame, slide_id: str) -> str:
 
 
 def _slide_namespace(slide_id: str) -> uuid.UUID:
-    return uuid.uuid5(uuid.NAMESPACE_OID, _encoded(f"lobule/{slide_id}").decode("ascii", "backslashreplace"))
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"lobule/{_json(slide_id)}")
 
 
 def nucleus_id(slide_id: str, index: int) -> str:
@@ -73,6 +71,9 @@ def _valid_on_grid(geometry: Geometry) -> Geometry:
     """The geometry made valid with every coordinate on the 0.01 px grid; may be empty."""
     import shapely
 
+    rounded = shapely.transform(geometry, lambda points: np.round(points, 2))
+    if shapely.is_valid(rounded):
+        return rounded
     return shapely.set_precision(shapely.make_valid(geometry), _GRID_PX)
 
 
@@ -161,7 +162,7 @@ def write_regions(path: Path, regions: Sequence[TumorRegion], frame: Frame, slid
         )
     text = _head(frame, slide_id) + "\n" + ",\n".join(features) + "\n]}\n"
     with whole_file(path) as stream:
-        stream.write(_encoded(text))
+        stream.write(text.encode("ascii"))
 
 
 def _measure_names() -> list[str]:
@@ -195,6 +196,7 @@ class _NucleusText:
         counted = np.arange(len(nuclei))
         enough: NDArray[np.bool_] = lengths >= 3
         owner = np.repeat(counted, lengths)
+        enough[owner[~np.isfinite(points).all(axis=1)]] = False
         kept = enough[owner]
         sound = np.zeros(len(nuclei), bool)
         if enough.any():
@@ -211,6 +213,7 @@ class _NucleusText:
                 rings_text = texts(k)
             else:
                 outline = points[starts[k] : starts[k] + lengths[k]]
+                outline = outline[np.isfinite(outline).all(axis=1)]
                 if not len(outline):
                     outline = np.round(nuclei.centroid_px[k : k + 1] - self._offset, 2)
                 rings_text = _polygon(_repaired_outline(outline, self._box))
@@ -285,7 +288,7 @@ def write_nuclei(path: Path, batches: Iterable[Nuclei], frame: Frame, slide_id: 
     """
     text = _NucleusText(frame, slide_id)
     count = 0
-    waiting = bytearray(_encoded(_head(frame, slide_id)))
+    waiting = bytearray(_head(frame, slide_id).encode("ascii"))
     with (
         whole_file(path) as stream,
         gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=stream, mtime=0) as packed,
@@ -294,7 +297,7 @@ def write_nuclei(path: Path, batches: Iterable[Nuclei], frame: Frame, slide_id: 
             for part in _chunks(batch):
                 lines = "\n" if count == 0 else ",\n"
                 lines += ",\n".join(text.features(part, count))
-                waiting += _encoded(lines)
+                waiting += lines.encode("ascii")
                 count += len(part)
                 # in blocks of one size: some deflate libraries give other bytes for other portions
                 whole = len(waiting) // _BLOCK_BYTES * _BLOCK_BYTES

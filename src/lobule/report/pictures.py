@@ -303,9 +303,13 @@ def quality_picture(evidence: Evidence) -> Picture | None:
     return _encoded(picture, view.width_um)
 
 
-def _rings(region: TumorRegion) -> list[NDArray[np.float64]]:
-    rings = [region.polygon.exterior, *region.polygon.interiors]
-    return [np.asarray(ring.coords, np.float64)[:-1] for ring in rings]
+def _rings(view: View, region: TumorRegion) -> list[NDArray[np.float64]]:
+    """The region's rings in the view, without the vertices that nobody could see there."""
+    import shapely
+
+    lines = [region.polygon.exterior, *region.polygon.interiors]
+    placed = shapely.transform(lines, view.from_slide)
+    return [np.asarray(line.coords, np.float64)[:-1] for line in shapely.simplify(placed, 0.25)]
 
 
 def regions_picture(evidence: Evidence) -> Picture:
@@ -314,7 +318,8 @@ def regions_picture(evidence: Evidence) -> Picture:
 
     view = view_of(evidence.overview, evidence.frame)
     picture = _resized(evidence.overview, view.size)
-    rings = [view.from_slide(ring) for region in evidence.regions for ring in _rings(region)]
+    shown = [region for region in evidence.regions if not region.polygon.is_empty]
+    rings = [ring for region in shown for ring in _rings(view, region)]
     if rings:
         _outlined(picture, rings, REGION_COLOR, max(2.0, max(view.size) / 260), (30, 20, 0))
     unit = max(14.0, max(view.size) / 34)
