@@ -161,7 +161,8 @@ def _line_alpha(
     fine = Image.new("L", (size[0] * _FINER, size[1] * _FINER), 0)
     draw = ImageDraw.Draw(fine)
     for ring in rings:
-        points = np.asarray(ring, np.float64) * _FINER
+        # Pillow's coordinates name pixel centers, ours their corners
+        points = np.asarray(ring, np.float64) * _FINER - 0.5
         if closed and len(points):
             points = np.concatenate([points, points[:2]])
         if len(points) > 1:
