@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.tissue.color import Hsv, to_hsv
-from lobule.tissue.morphology import dilate_disk, drop_small, open_disk
+from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
 __all__ = ["find_folds", "find_pen", "find_unscanned"]
 
-_PEN_AREA_MM2 = 0.02
+_PEN_AREA_MM2 = 0.01
 _FOLD_AREA_MM2 = 0.01
 _PEN_REACH_UM = 100.0
 
@@ -35,7 +35,7 @@ def find_pen(rgb: NDArray[np.uint8], mpp: float, hsv: Hsv | None = None) -> NDAr
     """Marker strokes in green, blue, red or black, (H, W) bool.
 
     rgb: (H, W, 3) uint8 at about 4 to 16 µm per pixel. Each color has a core that neither haematoxylin,
-    eosin nor blood reach at that scale, of at least 0.02 mm²; a stroke's paler rim is taken with it where
+    eosin nor blood reach at that scale, of at least 0.01 mm²; a stroke's paler rim is taken with it where
     it lies within 100 µm of a core.
     """
     hsv = to_hsv(rgb) if hsv is None else hsv
@@ -44,31 +44,36 @@ def find_pen(rgb: NDArray[np.uint8], mpp: float, hsv: Hsv | None = None) -> NDAr
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     reddish = (hue >= 345) | (hue <= 20)
     # haematoxylin keeps red above green; a blue or green marker does not
-    cores_and_rims = (
-        ((green - red >= 24) & (hue >= 75) & (hue < 190) & (saturation >= 70), (green - red >= 8)),
-        ((green - red >= 4) & (hue >= 190) & (hue <= 248) & (saturation >= 120), (green >= red)),
-        # blood is dark where it is as saturated as a marker
-        (reddish & (saturation >= 190) & (value >= 165), reddish & (saturation >= 110) & (value >= 165)),
-        ((value <= 75) & (value > 12) & (spread <= 26), (value <= 110) & (spread <= 32) & (value > 12)),
+    green_core = (green - red >= 20) & (hue >= 75) & (hue < 190) & (saturation >= 70)
+    blue_core = (green - red >= 4) & (hue >= 190) & (hue <= 248) & (saturation >= 120)
+    # blood is dark where it is as saturated as a marker
+    red_core = reddish & (saturation >= 190) & (value >= 165)
+    black_core = (value <= 75) & (value > 12) & (spread <= 26)
+    core = green_core | blue_core | red_core | black_core
+    rim = (
+        ((green - red >= 8) & (hue >= 75) & (hue < 190))
+        | ((green >= red) & (hue >= 190) & (hue <= 250))
+        | (reddish & (saturation >= 110) & (value >= 165))
+        | ((value <= 110) & (spread <= 32))
     )
     area_px = max(12.0, _PEN_AREA_MM2 * 1e6 / mpp**2)
     # on a small field a stroke cannot be as large
     area_px = min(area_px, max(12.0, 0.02 * value.size))
     reach = int(min(max(1, round(_PEN_REACH_UM / mpp)), 40))
-    pen = np.zeros(value.shape, np.bool_)
-    for core, rim in cores_and_rims:
-        solid = drop_small(open_disk(core, 1), area_px)
-        if solid.any():
-            pen |= solid | (dilate_disk(solid, reach) & (rim | core) & (saturation >= 20))
-    return dilate_disk(pen, 1) if pen.any() else pen
+    solid = drop_small(open_disk(core, 1), area_px)
+    if not solid.any():
+        return solid
+    stroke = solid | (dilate_disk(solid, reach) & (rim | core) & (saturation >= 20))
+    return fill_small(dilate_disk(stroke, 1), area_px)
 
 
 def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
     """Folded tissue, (H, W) bool: bands about twice as dense as the slide's tissue is.
 
-    A fold stacks two layers, whose optical densities add. A pixel is folded where its mean density is at
-    least 1.9 times the median of the tissue and above 0.45 in every channel (a nest of dark nuclei lets
-    blue or red pass), in parts of at least 0.01 mm².
+    A fold stacks two or three layers, whose optical densities add. A pixel is folded where its mean
+    density is at least 1.9 times the median of the tissue and 0.42, and every channel above 0.22 (dark
+    nuclei let some red pass, blood lets red pass), in parts of at least 0.01 mm². Dense keratin and
+    crushed nuclei come near; two layers of a pale slide may stay below.
     """
     if not tissue.any():
         return np.zeros_like(tissue)
@@ -76,5 +81,5 @@ def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) ->
     density = table[rgb]
     mean = density.mean(axis=2)
     usual = float(np.median(mean[tissue]))
-    dense = tissue & (mean >= max(1.9 * usual, 0.45)) & (density.min(axis=2) >= 0.3)
+    dense = tissue & (mean >= max(1.9 * usual, 0.42)) & (density.min(axis=2) >= 0.22)
     return drop_small(open_disk(dense, 1), max(9.0, _FOLD_AREA_MM2 * 1e6 / mpp**2)) & tissue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Hsv", "find_glass", "to_hsv", "white_balanced"]
+__all__ = ["Hsv", "find_glass", "is_even", "to_hsv", "white_balanced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,28 @@ def to_hsv(rgb: NDArray[np.uint8]) -> Hsv:
     return Hsv(hue, saturation.astype(np.uint8), high)
 
 
+def is_even(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where green varies by 5 of 255 at most within 5 × 5 pixels, (H, W) bool: glass, not fibers."""
+    from scipy import ndimage
+
+    green = rgb[..., 1]
+    even: NDArray[np.bool_] = ndimage.maximum_filter(green, 5) - ndimage.minimum_filter(green, 5) <= 5
+    return even
+
+
 def find_glass(
-    rgb: NDArray[np.uint8], hsv: Hsv, unscanned: NDArray[np.bool_]
+    rgb: NDArray[np.uint8], hsv: Hsv, even: NDArray[np.bool_], unscanned: NDArray[np.bool_]
 ) -> tuple[float, float, float] | None:
     """The color of empty scanned glass (RGB, 0 to 255), or None where none can be told for sure.
 
-    Glass is bright, nearly gray and flat: a pixel's right and lower neighbor differ by 4 at most. It
-    must make up 2 % of what was scanned, so that a field full of pale tissue is not mistaken for it.
+    Glass is bright, nearly gray and even, and nothing beside dust and noise is brighter. It must make up
+    2 % of what was scanned, so that a field full of pale tissue is not mistaken for it.
     """
-    flat = np.zeros(unscanned.shape, bool)
-    if min(unscanned.shape) < 2:
+    scanned = hsv.value[~unscanned]
+    if scanned.size == 0:
         return None
-    luma = rgb[..., 1].astype(np.int16)
-    flat[:-1, :-1] = (np.abs(np.diff(luma, axis=0))[:, :-1] <= 4) & (np.abs(np.diff(luma, axis=1))[:-1] <= 4)
-    glass = flat & (hsv.value >= 200) & (hsv.saturation < 32) & ~unscanned
+    bright = max(200, int(np.percentile(scanned, 98)) - 16)
+    glass = even & (hsv.value >= bright) & (hsv.saturation < 28) & ~unscanned
     count = int(glass.sum())
     if count < 16 or count < 0.02 * int((~unscanned).sum()):
         return None

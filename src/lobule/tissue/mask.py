@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.tissue.artifacts import find_folds, find_pen, find_unscanned
-from lobule.tissue.color import Hsv, find_glass, to_hsv, white_balanced
+from lobule.tissue.color import Hsv, find_glass, is_even, to_hsv, white_balanced
 from lobule.tissue.morphology import close_disk, drop_small, fill_small
 
 __all__ = ["Tissue", "TissueMethod", "find_tissue"]
@@ -22,6 +22,7 @@ _CLOSING_UM = (40.0, 24.0)
 _WORKING_MPP = 8.0
 _SPECK_MM2 = 0.01
 _HOLE_MM2 = 0.004
+_FIELD_UM = 2000.0
 # JPEG noise on black padding has any saturation
 _DARKEST = 24
 
@@ -74,7 +75,8 @@ def find_tissue(overview: NDArray[np.uint8], mpp: float, *, method: Literal["hsv
     8, coarser ones used as they are). ``hsv``: saturation ≥ 20 of 255 after the glass is made gray, closed
     with disks of 40 and 24 µm (H2G-Net). ``otsu``: Otsu's threshold on saturation (Khalil et al.), as long
     as what lies below looks like glass, else 20. Parts under 0.01 mm² are dropped, holes under 0.004 mm²
-    filled. Where ``hsv`` finds nothing, Otsu on brightness is tried, then the whole image taken, each
+    filled. In a field of at most 2 mm without any glass, textured pixels count as tissue too, however pale.
+    Where ``hsv`` finds nothing, Otsu on brightness is tried, then the whole image taken, each
     with a warning; a blank image stays empty. Raises ValueError for another shape, type or mpp.
     """
     if overview.ndim != 3 or overview.shape[2] != 3 or overview.dtype != np.uint8 or overview.size == 0:
@@ -119,7 +121,8 @@ def _averaged(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) -> Tissue:
     warnings: list[str] = []
     unscanned = find_unscanned(image)
-    glass = find_glass(image, to_hsv(image), unscanned)
+    even = is_even(image)
+    glass = find_glass(image, to_hsv(image), even, unscanned)
     balanced = white_balanced(image, glass)
     hsv = to_hsv(balanced)
     pen = find_pen(balanced, mpp, hsv) & ~unscanned
@@ -129,7 +132,11 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
         nothing = np.zeros(usable.shape, np.bool_)
         return Tissue(nothing, method, pen, nothing, unscanned, ("no tissue found: the image is blank",))
     threshold = _SATURATION if method == "hsv" else _otsu_saturation(hsv, usable)
-    mask = _shaped((hsv.saturation >= threshold) & (hsv.value > _DARKEST) & usable, usable, mpp)
+    raw = (hsv.saturation >= threshold) & (hsv.value > _DARKEST) & usable
+    if glass is None and max(image.shape[:2]) * mpp <= _FIELD_UM:
+        # a field taken inside tissue; pale stroma has next to no saturation, but glass has no fibers
+        raw |= ~even & usable
+    mask = _shaped(raw, usable, mpp)
     if not mask.any():
         used = "otsu"
         mask = _shaped(_darker_than_otsu(balanced, usable), usable, mpp)
