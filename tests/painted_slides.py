@@ -21,9 +21,9 @@ def paint(
     squares: list[tuple[int, int, int, int]],
     dots: NDArray[np.integer] | None = None,
     *,
-    margin: int = 64,
+    margin: int = 128,
 ) -> NDArray[np.uint8]:
-    """(height, width, 3): glass, tissue inside ``margin``, tumor squares (x0, y0, x1, y1), dots (x, y) of radius 8 px."""
+    """(height, width, 3): glass, tissue inside ``margin``, squares (x0, y0, x1, y1), dots (x, y) of radius 8 px."""
     width, height = size
     image = np.full((height, width, 3), 244, np.uint8)
     image[margin : height - margin, margin : width - margin] = TISSUE

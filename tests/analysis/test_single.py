@@ -30,9 +30,10 @@ def results(painted: Path, models: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def _features(path: Path) -> list[dict[str, object]]:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as stream:
-        features: list[dict[str, object]] = json.load(stream)["features"]
+    data = path.read_bytes()
+    features: list[dict[str, object]] = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)[
+        "features"
+    ]
     return features
 
 
@@ -77,7 +78,7 @@ def test_findings_keep_their_published_schema(results: Path) -> None:
 def test_areas_are_right(results: Path) -> None:
     findings = json.loads((results / "findings.json").read_text())
     numbers = {m["name"]: m for m in findings["measurements"]}
-    tissue_mm2 = (2048 - 128) * (1536 - 128) * MPP**2 / 1e6
+    tissue_mm2 = (2048 - 256) * (1536 - 256) * MPP**2 / 1e6
     assert numbers["tissue_area"]["value"] == pytest.approx(tissue_mm2, rel=0.02)
     tumor_mm2 = sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in SQUARES) * MPP**2 / 1e6
     assert numbers["tumor_area"]["value"] == pytest.approx(tumor_mm2, rel=0.02)
@@ -171,7 +172,7 @@ def test_too_little_memory_for_one_worker_is_said(painted: Path, models: Path) -
 def test_an_array_without_mpp_is_refused_and_with_one_analyzed(models: Path) -> None:
     from lobule.geometry import Mpp
 
-    image = paint((700, 600), [(100, 100, 400, 400)], margin=20)
+    image = paint((900, 800), [(128, 128, 640, 640)], margin=20)
     with pytest.raises(MissingResolutionError, match="--mpp"):
         analyze(open_slide(image), options=Options(models=(str(models),)))
     result = analyze(

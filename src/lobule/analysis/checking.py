@@ -98,7 +98,9 @@ def _check(
             slide_mpp = require_mpp(slide)
             seen = look_for_tissue(slide, slide_mpp, options.tissue_method, options.tissue, Clock())
             if seen.stain.kind == "fluorescence":
-                return Checked(path, (f"not a brightfield slide: {seen.stain.reason}",), tuple(remarks), 0, 0, 0)
+                return Checked(
+                    path, (f"not a brightfield slide: {seen.stain.reason}",), tuple(remarks), 0, 0, 0
+                )
             if seen.stain.kind != "he":
                 remarks.append(f"not H&E ({seen.stain.kind}): {seen.stain.reason}")
             remarks += seen.warnings
@@ -112,15 +114,17 @@ def _check(
 
 def _blurred_share(slide: Slide, seen: TissueOutcome, mpp: Mpp) -> tuple[float, int]:
     """(share out of focus, places judged) on a few places spread over the tissue, at 1 µm/px."""
-    from lobule.tissue.focus import BLURRED_BELOW, sharpness
+    from lobule.tissue.focus import SHARP_FROM, sharpness
 
     frame = working_frame(slide, max(1.0, mpp.mean))
     grid = TileGrid(frame.size, 256, 0)
     tiles = select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.5)
     step = max(1, len(tiles) // FOCUS_TILES)
-    values = [sharpness(read_region(slide, frame, grid.read(int(tile))), frame.mpp.mean) for tile in tiles[::step]]
+    values = [
+        sharpness(read_region(slide, frame, grid.read(int(tile))), frame.mpp.mean) for tile in tiles[::step]
+    ]
     judged = [value for value in values if np.isfinite(value)]
-    return (float(np.mean([value < BLURRED_BELOW for value in judged])), len(judged)) if judged else (0.0, 0)
+    return (float(np.mean([value < SHARP_FROM for value in judged])), len(judged)) if judged else (0.0, 0)
 
 
 def _estimate(
@@ -152,9 +156,13 @@ def _estimate(
         if family == "nuclei":
             count = min(count, options.nuclei_tiles or count)
             disk += count * 60_000
-        seconds += count * (costs.seconds[family] + _read_seconds(slide, grid.read(int(tiles[len(tiles) // 2])), frame))
+        seconds += count * (
+            costs.seconds[family] + _read_seconds(slide, grid.read(int(tiles[len(tiles) // 2])), frame)
+        )
     workers = options.worker_count
-    return Checked(path, (), tuple(remarks), seconds / workers, estimate_bytes(models.values(), workers), round(disk))
+    return Checked(
+        path, (), tuple(remarks), seconds / workers, estimate_bytes(models.values(), workers), round(disk)
+    )
 
 
 def _read_seconds(slide: Slide, box: Box, frame: WorkingFrame) -> float:

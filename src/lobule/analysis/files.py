@@ -15,11 +15,11 @@ from lobule.analysis.stages import NucleiOutcome
 from lobule.errors import ResultWriteError
 from lobule.export.geojson import write_nuclei, write_regions
 from lobule.export.heatmap import write_heatmap
-from lobule.export.whole_file import whole_file
 from lobule.findings.schema import Findings, OutputFile
 from lobule.geometry import Box
 from lobule.report import Evidence, NucleiSample, write_report
 from lobule.slides import read_region
+from lobule.whole_file import whole_file
 
 __all__ = ["FINDINGS", "finished", "write_result"]
 

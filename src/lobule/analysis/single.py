@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from lobule import __version__
 from lobule.analysis.clock import Clock
 from lobule.analysis.measurements import (
@@ -37,7 +35,7 @@ from lobule.analysis.stages import (
     too_coarse,
 )
 from lobule.analysis.work import MemoryWork, Work, digest
-from lobule.errors import LobuleError, WrongStainError
+from lobule.errors import WrongStainError
 from lobule.findings.schema import (
     Findings,
     Frame,

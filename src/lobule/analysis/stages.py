@@ -189,7 +189,7 @@ def find_tumor(
 ) -> TumorOutcome:
     """Stage 1 over every tile with more than 25 % tissue, stage 2 over the whole slide, regions."""
     from lobule.annotations import polygons_from_mask
-    from lobule.tissue.focus import BLURRED_BELOW, sharpness
+    from lobule.tissue.focus import SHARP_FROM, sharpness
 
     graph = model.card.graph("patch")
     if graph is None or graph.mpp is None:
@@ -223,7 +223,7 @@ def find_tumor(
             place = grid.position(int(index))
             values[place] = probability
             if math.isfinite(sharp):
-                blurred[place] = sharp < BLURRED_BELOW
+                blurred[place] = sharp < SHARP_FROM
             colors.append(mean)
         cells = WorkingFrame(
             slide.size, frame.slide_mpp, Mpp(frame.mpp.x * grid.stride_px, frame.mpp.y * grid.stride_px)
@@ -308,16 +308,16 @@ def measure_nuclei(
         frame = working_frame(slide, graph.mpp)
         grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
         region = shapely.union_all(polygons)
-        # a tile is a candidate where the region covers half of it; a region smaller than that keeps its best tiles
+        # a sample is taken from tiles half covered by the region; a region smaller than that keeps what it touches
         coarse = WorkingFrame(
             slide.size,
             frame.slide_mpp,
             Mpp(frame.mpp.x * grid.stride_px / 8, frame.mpp.y * grid.stride_px / 8),
         )
         mask = rasterize(list(polygons), coarse)
-        candidates = select(grid, mask, coarse, frame, min_share=0.5)
-        if not len(candidates):
-            candidates = select(grid, mask, coarse, frame, min_share=0.0)
+        candidates = select(grid, mask, coarse, frame, min_share=0.0)
+        if limit is not None and len(half := select(grid, mask, coarse, frame, min_share=0.5)):
+            candidates = half
         chosen = _spread(candidates, limit)
         runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=workers)
         tiles = _Tiles(slide, runtime, model, "segment", clock, "nuclei")

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.export.whole_file import whole_file
 from lobule.findings.maps import TumorRegion
 from lobule.findings.nuclei import MEASURES, Nuclei
 from lobule.findings.schema import Frame
+from lobule.whole_file import whole_file
 
 if TYPE_CHECKING:
     from shapely import Geometry, Polygon

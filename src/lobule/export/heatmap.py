@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.export.whole_file import whole_file
 from lobule.findings.maps import ScalarMap
+from lobule.whole_file import whole_file
 
 __all__ = ["write_heatmap"]
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lobule.export.whole_file import whole_file
+from lobule.whole_file import whole_file
 
 __all__ = ["SUMMARY_COLUMNS", "write_summary"]
 

@@ -165,7 +165,7 @@ def tumor_regions(
     regions.sort(key=lambda region: (-region.area_mm2, region.polygon.bounds))
     return tuple(
         TumorRegion(
-            str(uuid.uuid5(uuid.NAMESPACE_URL, f"lobule:{slide_id}:region:{number}")),
+            str(uuid.uuid5(uuid.NAMESPACE_URL, f"lobule:{slide_id!a}:region:{number}")),
             region.polygon,
             region.area_mm2,
             region.perimeter_mm,

@@ -9,12 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lobule.export.whole_file import whole_file
 from lobule.findings.schema import Findings, Measurement, Stage
 from lobule.models.card import Card, Score
 from lobule.report import pictures
 from lobule.report.evidence import Evidence
 from lobule.report.pictures import Picture
+from lobule.whole_file import whole_file
 
 __all__ = ["write_report"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lobule.errors import ResultWriteError, SlideReadError
-from lobule.export.whole_file import part_path, whole_file
+from lobule.whole_file import part_path, whole_file
 
 
 def test_the_content_appears_under_the_name_and_nothing_else(tmp_path: Path) -> None:
