@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 from collections.abc import Iterator
@@ -61,9 +62,10 @@ def read_dicom_header(path: Path) -> DicomImage:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
+    # pydicom warns of every value that breaks the standard's form; what matters is checked here
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
-            # pydicom warns of every value that breaks the standard's form; what matters is checked here
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=None)
             return _describe(path, header, file.tell())

@@ -75,11 +75,12 @@ def read_region(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
             (box.x0, box.y0),
             box.size,
             (float(finer), float(finer)),
+            inner.size,
         )
     x0, x1 = needed_pixels(box.x0, box.x1, step_x)
     y0, y1 = needed_pixels(box.y0, box.y1, step_y)
     pixels = slide.read_level(level, (x0, y0), (x1 - x0, y1 - y0))
-    return resample(pixels, (x0, y0), (box.x0, box.y0), box.size, (step_x, step_y))
+    return resample(pixels, (x0, y0), (box.x0, box.y0), box.size, (step_x, step_y), slide.levels[level].size)
 
 
 def _read_in_parts(slide: Slide, frame: WorkingFrame, box: Box, step: tuple[float, float]) -> RgbImage:
