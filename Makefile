@@ -24,6 +24,7 @@ demo: $(VENV)/.light
 	$(BIN)/lobule analyze "$(SLIDE)" --out $(RESULTS)
 else
 demo: $(VENV)/.light
+	mkdir -p $(RESULTS)/slides
 	$(BIN)/lobule phantom $(RESULTS)/slides/demo.svs --mm 8x6 --seed 1
 	$(BIN)/lobule analyze $(RESULTS)/slides/demo.svs --out $(RESULTS)
 endif

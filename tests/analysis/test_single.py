@@ -184,7 +184,7 @@ def test_an_array_without_mpp_is_refused_and_with_one_analyzed(models: Path) -> 
 def test_fluorescence_is_refused(models: Path) -> None:
     from lobule.geometry import Mpp
 
-    image = np.zeros((800, 800, 3), np.uint8)
+    image = np.random.default_rng(1).integers(4, 14, (800, 800, 3), np.uint8)
     image[200:300, 200:300, 2] = 220
     with pytest.raises(WrongStainError, match="not a brightfield slide"):
         analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=Options(models=(str(models),)))

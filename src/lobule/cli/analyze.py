@@ -31,9 +31,26 @@ def parse_nuclei(text: str) -> int | None:
 
 def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
     """The slides that were named; a folder stands for the files in it that look like slides."""
-    endings = (
-        ".svs .ndpi .mrxs .scn .bif .svslide .tif .tiff .dcm .dicom .vms .vmu .qptiff .czi .vsi .png .jpg .jpeg"
-    ).split()
+    endings = [
+        ".svs",
+        ".ndpi",
+        ".mrxs",
+        ".scn",
+        ".bif",
+        ".svslide",
+        ".tif",
+        ".tiff",
+        ".dcm",
+        ".dicom",
+        ".vms",
+        ".vmu",
+        ".qptiff",
+        ".czi",
+        ".vsi",
+        ".png",
+        ".jpg",
+        ".jpeg",
+    ]
     slides: list[Path] = []
     for argument in arguments:
         path = Path(argument)
@@ -61,7 +78,9 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
         return mpp_from_option(number)
     if Path(text).is_file():
         return read_mpp_csv(Path(text), "--mpp")
-    raise ConfigurationError("--mpp", text, "give micrometers per pixel, such as 0.25, or a CSV file 'slide,mpp'")
+    raise ConfigurationError(
+        "--mpp", text, "give micrometers per pixel, such as 0.25, or a CSV file 'slide,mpp'"
+    )
 
 
 @click.command()
@@ -79,9 +98,9 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
 )
 @click.option("--workers", type=int, help="Threads; by default one for each core granted to this process.")
 @click.option("--max-ram", help="Memory to stay within, such as 2G: fewer workers are used.")
-@click.option("--mpp", help="Micrometers per pixel of every slide given, over what the files say.")
 @click.option(
-    "--mpp-csv", type=click.Path(path_type=Path), help="Table 'slide,mpp' for slides that do not say it."
+    "--mpp",
+    help="Micrometers per pixel, over what the files say: one number, or a CSV table 'slide,mpp'.",
 )
 @click.option(
     "--specimen",

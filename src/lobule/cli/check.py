@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 __all__ = ["check"]
@@ -14,7 +12,9 @@ __all__ = ["check"]
 @click.option("--models", "-m", multiple=True, help="Model folder or name. Repeatable.")
 @click.option("--mpp", help="Micrometers per pixel, or a CSV table 'slide,mpp'.")
 @click.option("--only", help="Stages that will be run, such as tumor.")
-@click.option("--nuclei", default="100", show_default=True, help="Nuclei tiles that will be looked at, or 'all'.")
+@click.option(
+    "--nuclei", default="100", show_default=True, help="Nuclei tiles that will be looked at, or 'all'."
+)
 @click.option("--workers", type=int, help="Threads that will be used.")
 def check(
     slides: tuple[str, ...],

@@ -25,7 +25,9 @@ def _version(package: str) -> str | None:
 
 def _cpu_flags() -> str:
     try:
-        line = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        line = next(
+            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
+        )
     except (OSError, StopIteration):
         return "unknown instruction sets"
     flags = set(line.split())
@@ -88,7 +90,10 @@ def doctor(measure: bool) -> int:
     chosen, why = choose_runtime("auto")
     row("chosen", f"{chosen}: {why}")
     gpu = shutil.which("nvidia-smi") is not None
-    row("GPU", "an NVIDIA driver is here; lobule's runtimes use the CPU" if gpu else "none seen; the CPU is used")
+    row(
+        "GPU",
+        "an NVIDIA driver is here; lobule's runtimes use the CPU" if gpu else "none seen; the CPU is used",
+    )
 
     return _models(measure)
 
@@ -111,7 +116,9 @@ def _models(measure: bool) -> int:
         click.echo(f"    {'':14} terms: {model.card.terms}")
     for family in ("tumor", "nuclei", "metastasis", "field", "grading"):
         if family not in families:
-            click.echo(f"--  {'model':14} none of the {family} family: that stage is skipped; give one with --models")
+            click.echo(
+                f"--  {'model':14} none of the {family} family: that stage is skipped; give one with --models"
+            )
     if measure:
         _measure()
     return status
