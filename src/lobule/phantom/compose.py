@@ -192,8 +192,8 @@ class Composer:
             for mark, distance in self._layout.marks_in(column, row):
                 if mark.kind == "fold":
                     # two layers of tissue: their optical densities add
-                    other = self._plain(column + 3, row + 2)
-                    both = image.astype(np.float32) * other / 250
+                    other = self._plain(column + 1, row)
+                    both = image.astype(np.float32) * other / 270
                     image = _mix(image, both, np.clip(distance / 6 + 0.5, 0, 1))
             known[key] = image
         return known[key]

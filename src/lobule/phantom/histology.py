@@ -245,13 +245,15 @@ def _draw_invasive(sheet: Sheet) -> None:
     level = float(np.quantile(field, 0.44))
     scaled = enlarge_wrapped(np.clip(128 + (field - level) * 70, 0, 255).astype(np.uint8), sheet.side)
     inside = scaled > 128
-    grain = np.tile(_grain(sheet), (4, 4))
-    gap = (scaled > 108) & ~inside & (_tiled(sheet, 60) > 1.1)
+    gap = (scaled > 108) & ~inside & _smooth(sheet, 60, 0.14)
     sheet.e[gap] = 4
-    # epithelium ends softly: a few gray levels of the field are a µm
-    share = np.clip((scaled.astype(np.int16) - 122) / 12, 0, 1).astype(np.float16)
-    sheet.e[...] = sheet.e + (34 + grain / 16 - sheet.e) * share
-    sheet.h[...] = (17 + grain / 24) * share
+    grain = np.tile(_grain(sheet), (1, 4)).astype(np.float32)
+    for y in range(0, sheet.side, len(grain)):
+        # epithelium ends softly: a few gray levels of the field are a µm
+        share = np.clip((scaled[y : y + len(grain)].astype(np.float32) - 122) / 12, 0, 1)
+        e = sheet.e[y : y + len(grain)]
+        e[...] = e + (34 + grain / 16 - e) * share
+        sheet.h[y : y + len(grain)] = (17 + grain / 24) * share
     for _ in range(int(45 * sheet.area_mm2)):
         x, y = rng.uniform(0, sheet.side * mpp, 2)
         hole = _Around(sheet, float(x), float(y), float(rng.uniform(6, 15)), 0.15)
@@ -416,10 +418,6 @@ def _apart(dx: float, dy: float, extent: float) -> float:
 def _smooth_field(sheet: Sheet, wavelength_um: float) -> Floats:
     coarse = 512
     return periodic_noise(sheet.rng, coarse, max(wavelength_um * coarse / (sheet.side * sheet.mpp), 2.5))
-
-
-def _tiled(sheet: Sheet, wavelength_um: float) -> Floats:
-    return enlarge_wrapped(_smooth_field(sheet, wavelength_um), sheet.side)
 
 
 def _smooth(sheet: Sheet, wavelength_um: float, share: float) -> Mask:

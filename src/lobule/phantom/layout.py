@@ -77,8 +77,7 @@ class Layout:
         self.marks = marks
         rng = np.random.default_rng([seed, 7])
         noise = periodic_noise(rng, _NOISE_SIDE, 24) + periodic_noise(rng, _NOISE_SIDE, 90)
-        noise = np.clip(np.rint(noise * 1.6), -RAGGED_UNITS, RAGGED_UNITS)
-        self._noise: Floats = noise.astype(np.float32)
+        self._noise: Floats = np.clip(noise * np.float32(1.6), -RAGGED_UNITS, RAGGED_UNITS)
         self._per_tile = TILE_PX // cell_px
         self._window = self._per_tile + 2 * MARGIN_CELLS
         # pixel p of a tile lies between the window's cells low[p] and low[p] + 1

@@ -16,7 +16,7 @@ from lobule.phantom.texture import Rgb, reduce_by_4
 
 __all__ = ["Patchwork"]
 
-_CACHE_BYTES = 192 * 2**20
+_CACHE_BYTES = 128 * 2**20
 
 
 class Patchwork:
@@ -24,7 +24,7 @@ class Patchwork:
 
     Patch (i, j) of the plane shows the field, turned by half a turn or flipped, that a hash of ``seed`` and
     (i, j) chooses: neighbors differ and the plane does not repeat. All patches have the size of the first
-    field. Memory bound: resampled fields up to 192 MB, besides the one in work.
+    field. Memory bound: resampled fields up to 128 MB, besides the one in work.
     """
 
     nuclei = None
