@@ -24,9 +24,20 @@ FLOORS = {
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # named exceptions to "never across": a runtime runs what a card describes; every floor 0 room may raise
 ACROSS = {("runtimes", "models")} | {(room, "errors") for room in ("provenance", "whole_file")}
-HEAVY = (
-    "torch onnxruntime openvino matplotlib openslide tifffile scipy skimage shapely PIL pydicom numpy.random"
-).split()
+HEAVY = [
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "matplotlib",
+    "openslide",
+    "tifffile",
+    "scipy",
+    "skimage",
+    "shapely",
+    "PIL",
+    "pydicom",
+    "numpy.random",
+]
 
 
 def _room(path: Path) -> str:

@@ -77,7 +77,7 @@ def test_a_right_model_loads(folder: Path) -> None:
 )
 def test_a_wrong_card_names_the_field(folder: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
     _set(folder, place, value)
-    with pytest.raises(CardError, match="model redness: card.json") as caught:
+    with pytest.raises(CardError, match=r"model redness: card\.json") as caught:
         load_model(folder)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

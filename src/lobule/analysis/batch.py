@@ -60,7 +60,7 @@ def slide_ids(slides: Sequence[Path]) -> dict[Path, str]:
         for slide in sorted(group):
             name = f"{_stem(slide)}-{_content_digest(slide)[:8]}"
             if name.casefold() in taken:
-                name = f"{name}-{hashlib.sha256(str(slide.resolve()).encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+                name = f"{name}-{_path_digest(slide)[:8]}"
             taken.add(name.casefold())
             ids[slide] = name
     return ids
@@ -78,7 +78,11 @@ def _content_digest(slide: Path) -> str:
     try:
         return slide_identity([slide]).sha256
     except OSError:
-        return hashlib.sha256(str(slide.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+        return _path_digest(slide)
+
+
+def _path_digest(slide: Path) -> str:
+    return hashlib.sha256(str(slide.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def analyze_slides(

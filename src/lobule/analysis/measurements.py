@@ -33,7 +33,7 @@ __all__ = [
 THRESHOLD_SWING = 0.15
 BLURRED_NOTICE_SHARE = 0.1
 COLOR_NOTICE_SD = 3.0
-NUCLEUS_DIAMETER_UM = (4.5, 16.0)
+NUCLEUS_DIAMETER_UM = (4.0, 14.0)
 """Between these lies the median nuclear diameter of a slide whose mpp is right."""
 LARGE_NUCLEUS_TIMES = 2.0
 _Z95 = 1.959964
@@ -83,10 +83,6 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
     if seen.tissue.pen.mean() > 0.001:
         notices.append(
             Notice(code="pen", message="Pen marks were found and left out of the tissue; some may remain.")
-        )
-    if seen.tissue.mask.any() and (seen.tissue.fold & seen.tissue.mask).sum() > 0.02 * seen.tissue.mask.sum():
-        notices.append(
-            Notice(code="fold", message="Part of the tissue is folded; nuclei lie upon each other there.")
         )
     if prepared.identity.method == "sha256-sampled":
         notices.append(
@@ -216,7 +212,10 @@ def _color_distance(tumor: TumorOutcome, model: Model) -> NDArray[np.float64] | 
     """Mean color of the tiles, in SDs of the training tiles', R G B."""
     if tumor.mean_rgb is None:
         return None
-    return (np.asarray(tumor.mean_rgb) - model.card.pixel_mean) / np.asarray(model.card.pixel_std)
+    z: NDArray[np.float64] = np.subtract(tumor.mean_rgb, model.card.pixel_mean) / np.asarray(
+        model.card.pixel_std
+    )
+    return z
 
 
 def _enlarged(stage: str, slide: Mpp, model: Mpp) -> Notice:
@@ -243,8 +242,7 @@ def _density(nuclei: NucleiOutcome) -> tuple[float | None, float | None, float |
 
 def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
     """Counts, density and sizes over the looked-at part of the region."""
-    area_um2 = np.concatenate([batch.measure("area_um2") for batch in nuclei.batches()] or [np.zeros(0)])
-    area_um2 = area_um2.astype(np.float64)
+    area_um2 = Nuclei.joined(nuclei.batches()).measure("area_um2").astype(np.float64)
     looked_mm2 = float(nuclei.tile_area_mm2.sum())
     density, low, high = _density(nuclei)
     rows = [

@@ -130,7 +130,8 @@ def look_for_tissue(
         with clock.part("tissue", "read"):
             overview = read_overview(slide, frame)
         tissue = find_tissue(overview, wanted, method="otsu" if method == "otsu" else "hsv")
-        source, warnings = tissue.method, list(tissue.warnings)
+        source: str = tissue.method
+        warnings = list(tissue.warnings)
         stain = judge_stain(overview, tissue.mask)
         if mask_file is not None:
             from dataclasses import replace

@@ -86,8 +86,7 @@ def heatmap_on_grid(heatmap: ScalarMap, grid: WorkingFrame, shape: tuple[int, in
     y0, y1, wy = weights(cells.shape[0], shape[0], grid.scale[1] / heatmap.frame.scale[1])
     x0, x1, wx = weights(cells.shape[1], shape[1], grid.scale[0] / heatmap.frame.scale[0])
     rows = cells[y0] * (1 - wy)[:, None] + cells[y1] * wy[:, None]
-    placed: NDArray[np.float32] = rows[:, x0] * (1 - wx) + rows[:, x1] * wx
-    return placed
+    return np.asarray(rows[:, x0] * (1 - wx) + rows[:, x1] * wx, np.float32)
 
 
 def prepare_refinement(
