@@ -156,9 +156,9 @@ class StoredLevel:
         for plane in range(plan.planes):
             place = plane * plan.across * plan.down + index
             offset, count = int(self._offsets[place]), int(self._counts[place])
-            if count == 0:  # a sparse file leaves out what was never scanned
+            if count == 0:  # a sparse file leaves out what was never scanned; in a gray one that is zero
                 empty = np.empty((rows, plan.segment_width, 3), np.uint8)
-                empty[...] = background
+                empty[...] = background if plan.samples > 1 or plan.photometric == 0 else (0, 0, 0)
                 return empty
             data = self._file.read(offset, count)
             try:
