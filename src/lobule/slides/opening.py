@@ -86,7 +86,6 @@ def _open_path(path: Path) -> Slide:
         # before any library sees them: loops, cuts and lies that some versions crash on
         _check_tiff(path)
     tried: list[tuple[str, str]] = []
-    claimed: str | None = None
     for module in READERS:
         reader: Any = import_module(module)
         if suffix in VENDOR_SUFFIXES and not reader.READS_VENDORS:
@@ -99,17 +98,12 @@ def _open_path(path: Path) -> Slide:
         try:
             slide: Slide | None = reader.open(path, head)
         except UnsupportedSlideError as error:
-            claimed = error.reason
-            tried.append((reader.NAME, claimed))
-            if reader.NAME != "openslide":  # who knows the format best has spoken
-                break
-            continue
+            # a reader that knows the format has spoken: another would find something else in the file
+            raise UnsupportedSlideError(path, error.reason, tried) from error
         if slide is not None:
             return slide
         tried.append((reader.NAME, "left to OpenSlide"))
-    if claimed is not None:
-        tried = [(name, why) for name, why in tried if why != claimed]
-    raise UnsupportedSlideError(path, claimed or _summary(path, suffix), tried)
+    raise UnsupportedSlideError(path, _summary(path, suffix), tried)
 
 
 def _summary(path: Path, suffix: str) -> str:

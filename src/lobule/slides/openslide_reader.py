@@ -10,6 +10,7 @@ import numpy as np
 
 from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.geometry import Box
+from lobule.slides.dicom_structure import read_dicom_header, siblings_of
 from lobule.slides.levels import build_levels, read_clipped
 from lobule.slides.resolution import judge_mpp, parse_number
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
@@ -249,6 +250,8 @@ class OpenSlideSlide(Slide):
             folder = self.path.with_suffix("")
             if folder.is_dir():
                 return (self.path, *sorted(part for part in folder.iterdir() if part.is_file()))
+        if self.properties.format == "dicom":
+            return (self.path, *(image.path for image in siblings_of(read_dicom_header(self.path))))
         return (self.path,)
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ class Slide(ABC):
 
     @abstractmethod
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
-        """The pixels of ``level`` from ``origin`` (x, y) **in that level's pixels**, ``size`` (width, height).
+        """The pixels of ``level`` from ``origin`` (x, y) **in its own pixels**, ``size`` (width, height).
 
         Any rectangle may be asked: what lies outside the level is filled with the background color.
         Returns a new (height, width, 3) uint8 array. Raises SlideReadError.

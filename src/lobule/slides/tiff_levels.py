@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +21,13 @@ __all__ = ["SegmentCache", "StoredLevel"]
 
 CACHE_BYTES = 64 * 1024 * 1024
 RAW_STRIP_BYTES = 1024 * 1024
+LARGE_SEGMENT_BYTES = 8 * 1024 * 1024
 
 Background = tuple[int, int, int]
 
 
 class SegmentCache:
-    """The decoded tiles and strips used last, at most CACHE_BYTES of them, for all levels of a slide."""
+    """The decoded tiles and strips used last, for all levels of a slide: CACHE_BYTES of them, or a single one."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, int], RgbImage] = OrderedDict()
@@ -43,11 +45,12 @@ class SegmentCache:
     def keep(self, key: tuple[int, int], segment: RgbImage) -> None:
         """Keeps the segment and drops those not used for longest."""
         with self._lock:
-            if key in self._kept or segment.nbytes > CACHE_BYTES:
+            if key in self._kept:
                 return
             self._kept[key] = segment
             self._bytes += segment.nbytes
-            while self._bytes > CACHE_BYTES:
+            # the newest stays even if it alone is too large: a picture in one strip is not decoded again and again
+            while self._bytes > CACHE_BYTES and len(self._kept) > 1:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
@@ -82,6 +85,12 @@ class StoredLevel:
         if plan.compression == 1 and not plan.tiled:
             offsets, counts = self._split_raw_strips(offsets, counts)
         self._offsets, self._counts = offsets, counts
+        plan = self.plan
+        decoded_bytes = plan.segment_width * plan.segment_height * plan.samples * plan.dtype.itemsize
+        # large strips are decoded by one thread alone, so that memory does not grow with the threads
+        self._one_at_a_time: AbstractContextManager[object] = (
+            threading.Lock() if decoded_bytes > LARGE_SEGMENT_BYTES else nullcontext()
+        )
 
     def _places(self, tag: int, meaning: str) -> NDArray[np.uint64]:
         values = self.directory.numbers(tag)
@@ -149,6 +158,14 @@ class StoredLevel:
         found = cache.find(key)
         if found is not None:
             return found
+        with self._one_at_a_time:
+            found = cache.find(key)  # another thread may have been first
+            return self._decode(row, index, key, cache, background) if found is None else found
+
+    def _decode(
+        self, row: int, index: int, key: tuple[int, int], cache: SegmentCache, background: Background
+    ) -> RgbImage:
+        plan = self.plan
         rows = plan.segment_height
         if not plan.tiled:
             rows = min(rows, plan.height - row * rows)
@@ -166,7 +183,7 @@ class StoredLevel:
             except DecodeError as error:
                 raise SlideReadError(
                     self._file.path,
-                    f"tile ({column}, {row}) of the {plan.width} x {plan.height} px level: {error}",
+                    f"tile ({index % plan.across}, {row}) of the {plan.width} x {plan.height} px level: {error}",
                 ) from error
         samples = planes[0] if plan.planes == 1 else np.concatenate(planes, axis=2)
         segment = to_rgb(samples, plan, self.palette)

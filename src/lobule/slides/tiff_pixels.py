@@ -22,7 +22,7 @@ REFUSED_COMPRESSIONS = {
     2: "CCITT fax", 3: "CCITT fax", 4: "CCITT fax", 6: "old-style JPEG", 34887: "LERC", 52546: "JPEG XL",
 }  # fmt: skip
 
-LARGEST_SEGMENT_BYTES = 256 * 1024 * 1024
+LARGEST_SEGMENT_BYTES = 128 * 1024 * 1024
 """A tile or strip is decoded whole; one that claims more than this is not."""
 
 
