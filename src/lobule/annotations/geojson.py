@@ -1,0 +1,96 @@
+"""GeoJSON as QuPath, the Digital Slide Archive and others write it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lobule.annotations.regions import Region
+from lobule.annotations.shapes import polygon_of, polygonal, ring_of
+
+__all__ = ["regions_from_geojson"]
+
+_NAMES = ("classification", "class", "label", "group", "name")
+_PASSED_OVER = ("Point", "MultiPoint", "LineString", "MultiLineString")
+
+
+def _no_constant(text: str) -> float:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def regions_from_geojson(content: bytes) -> list[Region]:
+    """The polygons of a GeoJSON document. Raises ValueError, saying what is wrong."""
+    try:
+        document = json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    regions: list[Region] = []
+    try:
+        _collect(document, "", regions)
+    except RecursionError:
+        raise ValueError("GeoJSON nested too deeply") from None
+    return regions
+
+
+def _name_of(properties: Any) -> str:
+    if not isinstance(properties, dict):
+        return ""
+    for key in _NAMES:
+        value = properties.get(key)
+        if isinstance(value, dict):
+            names = value.get("names")
+            value = ": ".join(map(str, names)) if isinstance(names, list) and names else value.get("name")
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value):
+            return str(value)
+    return ""
+
+
+def _list(item: dict[str, Any], key: str) -> list[Any]:
+    value = item.get(key)
+    if not isinstance(value, list):
+        raise ValueError(f"{item.get('type')} without a list of {key}")
+    return value
+
+
+def _collect(item: Any, name: str, regions: list[Region]) -> None:
+    if isinstance(item, list):
+        for member in item:
+            _collect(member, name, regions)
+        return
+    if not isinstance(item, dict):
+        raise ValueError(f"not GeoJSON: an object was expected, not {type(item).__name__}")
+    kind = item.get("type")
+    if kind == "FeatureCollection":
+        _collect(_list(item, "features"), name, regions)
+    elif kind == "Feature":
+        if item.get("geometry") is not None:
+            _collect(item["geometry"], _name_of(item.get("properties")), regions)
+    elif kind == "GeometryCollection":
+        _collect(_list(item, "geometries"), name, regions)
+    elif kind == "Polygon":
+        rings = [ring_of(ring) for ring in _list(item, "coordinates")]
+        geometry = polygon_of(rings) if rings else None
+        if geometry is not None:
+            regions.append(Region(name, geometry))
+    elif kind == "MultiPolygon":
+        parts = []
+        for polygon in _list(item, "coordinates"):
+            if not isinstance(polygon, list):
+                raise ValueError("MultiPolygon: a polygon is not a list of rings")
+            rings = [ring_of(ring) for ring in polygon]
+            parts.append(polygon_of(rings) if rings else None)
+        _append_union(name, [part for part in parts if part is not None], regions)
+    elif kind not in _PASSED_OVER:
+        raise ValueError(f"not GeoJSON: an object of type {kind!r}"[:200])
+
+
+def _append_union(name: str, parts: list[Any], regions: list[Region]) -> None:
+    import shapely
+
+    geometry = polygonal(shapely.union_all(parts)) if parts else None
+    if geometry is not None:
+        regions.append(Region(name, geometry))

@@ -1,0 +1,119 @@
+"""Masks drawn as images."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from os import PathLike
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobule.annotations.regions import read_bytes
+from lobule.errors import AnnotationError
+
+__all__ = ["is_image", "read_mask"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# below the size from which Pillow refuses an image
+_MOST_PIXELS = 170_000_000
+_ENOUGH_PIXELS = 64_000_000
+_ASPECT_TOLERANCE = 0.02
+
+
+def is_image(start: bytes) -> bool:
+    """Whether a file that starts so is a PNG or TIFF."""
+    return start.startswith((_PNG, *_TIFF))
+
+
+def read_mask(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A mask of a whole slide from a PNG or TIFF, (H, W) bool at the file's own size; nonzero is True.
+
+    slide_size: level-0 (width, height). Any size fits whose aspect is the slide's within 2 %, or within
+    the pixel that rounding may cost a small mask. Of several levels the largest of up to 64 million pixels
+    is read. In color any channel but alpha counts; alpha 0 is outside. Raises AnnotationError.
+    """
+    content = read_bytes(path)
+    if not is_image(content[:8]):
+        raise AnnotationError(path, "a mask must be a PNG or a TIFF")
+    try:
+        pixels = (
+            _read_png(path, content[:24], slide_size)
+            if content.startswith(_PNG)
+            else _read_tiff(path, slide_size)
+        )
+    except AnnotationError:
+        raise
+    except (
+        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
+        TypeError, ValueError, struct.error, zlib.error,
+    ) as error:  # fmt: skip
+        # Pillow, tifffile and imagecodecs raise all of these on damaged files
+        reason = str(error) or type(error).__name__
+        raise AnnotationError(path, f"the mask cannot be decoded: {reason[:200]}") from error
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        opaque: NDArray[np.bool_] = (pixels[..., :-1] != 0).any(axis=2) & (pixels[..., -1] != 0)
+        return opaque
+    if pixels.ndim not in (2, 3):
+        raise AnnotationError(path, f"a mask has one plane, not an array of shape {pixels.shape}")
+    marked: NDArray[np.bool_] = pixels != 0
+    if marked.ndim == 3:
+        marked = np.any(marked, axis=2)
+    return marked
+
+
+def _check(path: str | PathLike[str], width: int, height: int, slide_size: tuple[int, int]) -> None:
+    if width < 1 or height < 1 or width * height > _MOST_PIXELS:
+        raise AnnotationError(
+            path, f"a mask of {width} × {height} px is not read; 1 to 170 million pixels are"
+        )
+    across, down = slide_size[0] / width, slide_size[1] / height
+    rounding = max(across / slide_size[0], down / slide_size[1])
+    if abs(across / down - 1.0) > max(_ASPECT_TOLERANCE, rounding):
+        raise AnnotationError(
+            path,
+            f"a mask of {width} × {height} px does not have the shape of the slide "
+            f"({slide_size[0]} × {slide_size[1]} px); draw it over the whole slide",
+        )
+
+
+def _read_png(path: str | PathLike[str], header: bytes, slide_size: tuple[int, int]) -> NDArray[np.generic]:
+    from PIL import Image
+
+    width, height = struct.unpack(">II", header[16:24])
+    _check(path, width, height, slide_size)
+    with warnings.catch_warnings():
+        # the size is checked here, before any pixel is decoded
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            return np.asarray(image)
+
+
+def _read_tiff(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray[np.generic]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        if not file.pages:
+            raise AnnotationError(path, "the TIFF holds no image")
+        series = file.series[0]
+        levels = [level for level in series.levels if {"Y", "X"} <= set(level.axes)]
+        if not levels:
+            raise AnnotationError(path, "the TIFF holds no image")
+        sizes = [(level.shape[level.axes.index("X")], level.shape[level.axes.index("Y")]) for level in levels]
+        level, size = next(
+            ((one, s) for one, s in zip(levels, sizes, strict=True) if s[0] * s[1] <= _ENOUGH_PIXELS),
+            (levels[-1], sizes[-1]),
+        )
+        _check(path, *size, slide_size)
+        if int(np.prod(level.shape, dtype=np.float64)) > 4 * size[0] * size[1]:
+            raise AnnotationError(path, f"a mask has one plane, not an array of shape {level.shape}")
+        pixels = np.asarray(level.asarray())
+        axes = level.axes
+    # samples last; axes of length 1 away
+    keep = [axis for axis in range(pixels.ndim) if axes[axis] in "YX" or pixels.shape[axis] > 1]
+    pixels = pixels.reshape([pixels.shape[axis] for axis in keep])
+    place = {"Y": 0, "X": 1}
+    order = sorted(range(len(keep)), key=lambda axis: place.get(axes[keep[axis]], 2))
+    return pixels.transpose(order)
