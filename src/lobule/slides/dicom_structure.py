@@ -60,7 +60,7 @@ class DicomImage:
 def read_dicom_header(path: Path) -> DicomImage:
     """Reads everything before the pixels. Raises SlideReadError."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     # pydicom warns of every value that breaks the standard's form; what matters is checked here
     logging.getLogger("pydicom").setLevel(logging.ERROR)
@@ -73,7 +73,7 @@ def read_dicom_header(path: Path) -> DicomImage:
         raise SlideReadError(path, "this is no DICOM file") from error
     except (
         OSError, EOFError, struct.error, ValueError, KeyError, AttributeError, TypeError, IndexError,
-        NotImplementedError, OverflowError, MemoryError, RecursionError,
+        NotImplementedError, OverflowError, MemoryError, RecursionError, BytesLengthException,
     ) as error:  # fmt: skip
         raise SlideReadError(path, f"the DICOM header is damaged: {type(error).__name__} {error}") from error
 

@@ -224,7 +224,10 @@ class OpenSlideSlide(Slide):
 
         try:
             rgba = np.asarray(fetch())
-        except (openslide.OpenSlideError, OSError, ValueError, MemoryError, DecompressionBombError) as error:
+        except (
+            openslide.OpenSlideError, OSError, ValueError, MemoryError, DecompressionBombError,
+            KeyError,  # OpenSlide forgets its associated images once a read has failed
+        ) as error:  # fmt: skip
             raise SlideReadError(self.path, f"{failure} (damaged or truncated file?): {error}") from error
         rgb: RgbImage = np.ascontiguousarray(rgba[..., :3])
         alpha = rgba[..., 3]
