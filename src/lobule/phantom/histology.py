@@ -122,19 +122,23 @@ def _draw_fat(sheet: Sheet) -> None:
     grid = (np.stack(np.meshgrid(np.arange(steps), np.arange(steps)), axis=-1).reshape(-1, 2) + 0.5) / steps
     seeds = np.mod((grid + rng.uniform(-0.42, 0.42, grid.shape) / steps) * quarter, quarter)
     tree = cKDTree(seeds, boxsize=quarter)
-    y, x = np.mgrid[0:quarter, 0:quarter].astype(np.float32)
     wave = periodic_noise(rng, 256, 24) * (3.0 / (4 * mpp))
     sway = enlarge_wrapped(wave, quarter)
-    places = np.stack([np.mod(x + sway, quarter), np.mod(y + sway.T, quarter)], axis=-1).reshape(-1, 2)
-    near, _ = tree.query(places, k=3, workers=1)
-    quarter_um = 4 * mpp
+    columns = np.arange(quarter, dtype=np.float32)[None, :]
     # a wall lies where two cells are equally near; three meet in a thicker corner
-    wall = ((near[:, 1] - near[:, 0]) * quarter_um / 2).reshape(quarter, quarter)
-    corner = ((near[:, 2] - near[:, 0]) * quarter_um / 2).reshape(quarter, quarter)
+    wall, corner = np.empty((2, quarter, quarter), np.float32)
+    for top in range(0, quarter, 128):
+        rows = slice(top, top + 128)
+        x = np.mod(columns + sway[rows], quarter)
+        y = np.mod(np.arange(top, top + 128, dtype=np.float32)[:, None] + sway.T[rows], quarter)
+        near, _ = tree.query(np.stack([x, y], axis=-1), k=3, workers=1)
+        wall[rows] = (near[..., 1] - near[..., 0]) * (4 * mpp / 2)
+        corner[rows] = (near[..., 2] - near[..., 0]) * (4 * mpp / 2)
     depth = np.minimum(wall, np.maximum(corner - 1.5, 0) * 0.8 + wall * 0.2).astype(np.float32)
     scaled = enlarge_wrapped(np.clip(depth * 40, 0, 255).astype(np.uint8), sheet.side)
-    thick = 0.75 * 40
-    sheet.e[...] = np.clip(46 - np.maximum(scaled.astype(np.int16) - thick, 0) * 1.9, 2, 255).astype(np.uint8)
+    # eosin by depth: full within 0.75 µm, gone some 0.6 µm farther
+    amount = np.clip(46 - np.maximum(np.arange(256) - 0.75 * 40, 0) * 1.9, 2, 255).astype(np.uint8)
+    np.take(amount, scaled, out=sheet.e)
     on_wall = scaled < 0.5 * 40
     gy, gx = np.gradient(wall)
     along = np.arctan2(gx, -gy)

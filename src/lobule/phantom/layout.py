@@ -227,10 +227,11 @@ class Layout:
 def _distance(field: Floats, cell_px: int) -> Floats:
     """About the signed distance to the zero line of a smooth field, in units of UNIT_PX px."""
     gy, gx = np.gradient(field)
-    slope = np.hypot(gx, gy)
+    out: Floats = np.hypot(gx, gy).astype(np.float32, copy=False)
     del gx, gy
-    np.maximum(slope, 1e-6, out=slope)
-    out: Floats = (field / slope * np.float32(cell_px / UNIT_PX)).astype(np.float32)
+    np.maximum(out, np.float32(1e-6), out=out)
+    np.divide(field, out, out=out)
+    out *= np.float32(cell_px / UNIT_PX)
     np.clip(out, -127, 127, out=out)
     return out
 
@@ -317,21 +318,21 @@ def lay_out(spec: PhantomSpec) -> Layout:
 
     field = noise((tumor_um, 1.0), (tumor_um * 0.35, 0.3), (150, 0.05))
     tumor = _with_share(field, spec.tumor_share, inside, as_tumor)
+    del field
 
     if spec.fields is not None:
         layers: tuple[Layer, ...] = (Layer("other"), Layer("carcinoma", tumor=True))
         stack = [_freeze(tissue), _freeze(tumor)]
     else:
         part_um = float(np.clip(side_um * 0.2, 250, 1600))
-        fat = np.minimum(
-            _distance(_above_share(noise((part_um, 1.0), (200, 0.08)), 0.27, inside), cell_px), tissue
-        )
-        gland = noise((part_um * 0.8, 1.0), (150, 0.06))
-        gland = np.minimum(_distance(_above_share(gland, 0.25, inside), cell_px), tissue - 12)
-        lymph = noise((part_um * 0.4, 1.0), (120, 0.1))
-        lymph = np.minimum(_distance(_above_share(lymph, 0.04, inside), cell_px), tissue - 12)
-        in_situ = noise((tumor_um * 0.6, 1.0), (200, 0.06))
-        in_situ = np.minimum(_distance(_above_share(in_situ, 0.33, tumor > 0), cell_px), tumor)
+
+        def part(raw: Floats, share: float, within: NDArray[np.bool_], limit: Floats) -> Cells:
+            return _freeze(np.minimum(_distance(_above_share(raw, share, within), cell_px), limit))
+
+        fat = part(noise((part_um, 1.0), (200, 0.08)), 0.27, inside, tissue)
+        gland = part(noise((part_um * 0.8, 1.0), (150, 0.06)), 0.25, inside, tissue - 12)
+        lymph = part(noise((part_um * 0.4, 1.0), (120, 0.1)), 0.04, inside, tissue - 12)
+        in_situ = part(noise((tumor_um * 0.6, 1.0), (200, 0.06)), 0.33, tumor > 0, tumor)
         layers = (
             Layer("stroma"),
             Layer("fat"),
@@ -340,7 +341,7 @@ def lay_out(spec: PhantomSpec) -> Layout:
             Layer("invasive", tumor=True),
             Layer("in situ", tumor=True),
         )
-        stack = [_freeze(part) for part in (tissue, fat, gland, lymph, tumor, in_situ)]
+        stack = [_freeze(tissue), fat, gland, lymph, _freeze(tumor), in_situ]
 
     marks: tuple[Mark, ...] = ()
     if spec.artifacts:
@@ -354,9 +355,12 @@ def _pierce(tumor: Floats, cell_px: int) -> None:
     """Opens a round hole in the thickest tumor region, a third as wide, where there is room for one."""
     from scipy import ndimage
 
-    depth = ndimage.distance_transform_edt(tumor > 0)
+    # on a very large slide every few cells are enough to find the place, at a fraction of the memory
+    step = max(1, min(tumor.shape) // 500)
+    depth = ndimage.distance_transform_edt(tumor[::step, ::step] > 0)
     row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
-    radius = float(depth[row, column]) / 3
+    radius = float(depth[row, column]) * step / 3
+    row, column = row * step, column * step
     if radius < 1.5:
         return
     y0, x0 = max(int(row - 3 * radius), 0), max(int(column - 3 * radius), 0)
