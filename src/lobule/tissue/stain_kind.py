@@ -47,6 +47,11 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
 
     hsv = to_hsv(overview)
     hue, saturation = hsv.hue, hsv.saturation
+    if np.median(value) <= 60:
+        # black beside a photograph or a scan is padding; beside one pure color or gray it is dark ground
+        pure = np.median(saturation[~unscanned])
+        if pure >= 170 or pure <= 5:
+            return StainJudgement("fluorescence", f"one color on {(value <= 60).mean():.0%} of dark ground")
     seen = (hsv.value > 30) & ~unscanned
     tissue = mask & seen if (mask & seen).any() else seen
     # pale tissue is judged by its most colored part
