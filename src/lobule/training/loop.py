@@ -35,7 +35,8 @@ def fit(
 
     ``draw(rng, batch)`` returns the tensors that ``loss_of`` takes. Step ``i`` draws from a generator seeded
     with (seed, i) and torch is seeded alike, so a resumed run sees what an unbroken one would have seen.
-    ``folder`` holds ``checkpoint.pt``, written whole every minute and at the end. Raises ResultWriteError.
+    ``folder`` holds ``checkpoint.pt``, written whole every minute and at the end; asked for another number of
+    steps than before, the run goes on with the learning rate of the new one. Raises ResultWriteError.
     """
     total = settings.steps if steps is None else steps
     optimizer = torch.optim.AdamW(
@@ -46,11 +47,12 @@ def fit(
     start = 0
     if checkpoint.is_file():
         held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if held["seed"] == seed and held["total"] == total:
+        if held["seed"] == seed and held["step"] <= total:
             network.load_state_dict(held["network"])
             optimizer.load_state_dict(held["optimizer"])
             average, start = held["average"], held["step"]
-            say(f"resuming at step {start} of {total}")
+            before = "" if held["total"] == total else f", begun for {held['total']}"
+            say(f"resuming at step {start} of {total}{before}")
     began = saved = time.monotonic()
     running: list[float] = []
     network.train()

@@ -107,7 +107,6 @@ class ComposeSettings(_Strict):
     all_tumor_share: Share
     field_share: Share
     """Share of slides that are one field and nothing else."""
-    low_mpp: Positive
 
 
 class RefineSettings(_Strict):

