@@ -99,7 +99,7 @@ def _check(
             seen = look_for_tissue(slide, slide_mpp, options.tissue_method, options.tissue, Clock())
             if seen.stain.kind == "fluorescence":
                 return Checked(
-                    path, (f"not a brightfield slide: {seen.stain.reason}",), tuple(remarks), 0, 0, 0
+                    path, (f"{path}: not a brightfield slide: {seen.stain.reason}",), tuple(remarks), 0, 0, 0
                 )
             if seen.stain.kind != "he":
                 remarks.append(f"not H&E ({seen.stain.kind}): {seen.stain.reason}")
