@@ -120,6 +120,8 @@ def _check_tiff(path: Path) -> None:
             offsets, counts = directory.numbers(324), directory.numbers(325)
             if offsets is None or counts is None or offsets.size != counts.size:
                 continue
+            if offsets.dtype.kind != "u" or counts.dtype.kind != "u":
+                raise SlideReadError(path, "the file is damaged: the places of its tiles are no numbers")
             beyond = int((offsets.astype("u8") + counts.astype("u8") > file.size_bytes).sum())
             if beyond:
                 width, height = directory.size

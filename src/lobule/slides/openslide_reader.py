@@ -111,7 +111,7 @@ class OpenSlideSlide(Slide):
             raise
 
     def _describe(self) -> None:
-        raw = dict(self._handle.properties)
+        raw = self._read_properties()
         vendor = raw.get("openslide.vendor", "unknown")
         sizes = [(int(width), int(height)) for width, height in self._handle.level_dimensions]
         if not sizes or min(min(size) for size in sizes) < 1:
@@ -134,14 +134,7 @@ class OpenSlideSlide(Slide):
             size=sizes[0],
             objective_power=power,
         )
-        color = raw.get("openslide.background-color", "FFFFFF")
-        background = (int(color[0:2], 16), int(color[2:4], 16), int(color[4:6], 16))
-        names = ("x", "y", "width", "height")
-        bounds = None
-        if all(f"openslide.bounds-{name}" in raw for name in names):
-            x, y, width, height = (int(raw[f"openslide.bounds-{name}"]) for name in names)
-            box = Box(x, y, x + width, y + height).clipped(*sizes[0])
-            bounds = box if box.width and box.height else None
+        background, bounds = self._read_background(raw), self._read_bounds(raw, sizes[0])
         self.properties = SlideProperties(
             format=vendor,
             reader=NAME,
@@ -155,6 +148,35 @@ class OpenSlideSlide(Slide):
             warnings=resolution.warnings,
             raw=raw,
         )
+
+    def _read_properties(self) -> dict[str, str]:
+        raw: dict[str, str] = {}
+        try:
+            for name in self._handle.properties:
+                try:
+                    raw[name] = self._handle.properties[name]
+                except KeyError:  # a value that is no text, in a damaged file
+                    continue
+        except ValueError as error:
+            raise SlideReadError(self.path, f"the slide's metadata are damaged: {error}") from error
+        return raw
+
+    def _read_background(self, raw: dict[str, str]) -> tuple[int, int, int]:
+        color = raw.get("openslide.background-color", "FFFFFF")
+        try:
+            return int(color[0:2], 16), int(color[2:4], 16), int(color[4:6], 16)
+        except ValueError:
+            return 255, 255, 255
+
+    def _read_bounds(self, raw: dict[str, str], size: tuple[int, int]) -> Box | None:
+        numbers = [
+            parse_number(raw.get(f"openslide.bounds-{name}")) for name in ("x", "y", "width", "height")
+        ]
+        x, y, width, height = numbers
+        if x is None or y is None or width is None or height is None:
+            return None
+        box = Box(int(x), int(y), int(x + width), int(y + height)).clipped(*size)
+        return box if box.width and box.height else None
 
     def _find_exact_levels(self, vendor: str) -> None:
         """Levels that OpenSlide cannot place on whole pixels are read from the TIFF directly, where possible.

@@ -121,9 +121,9 @@ def _dtype(
     directory: Directory, byte_order: str, notes: list[str]
 ) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
     stated = directory.numbers(258)
-    bits = {1} if stated is None else {int(value) for value in stated}
+    bits = {1} if stated is None or stated.dtype.kind != "u" else {int(value) for value in stated}
     formats = directory.numbers(339)
-    kinds = {1} if formats is None else {int(value) for value in formats}
+    kinds = {1} if formats is None or formats.dtype.kind != "u" else {int(value) for value in formats}
     if kinds == {3}:
         raise UnsuitablePixels(f"its pixels are floating-point numbers of {max(bits)} bits, a measurement")
     if kinds - {1, 4}:
@@ -166,7 +166,7 @@ def _check_photometric(
         if samples != 1 or dtype.itemsize != 1:
             raise UnsuitablePixels("its palette has an unknown layout")
         palette = directory.numbers(320)
-        if palette is None or palette.size != 768:
+        if palette is None or palette.size != 768 or palette.dtype.kind != "u":
             raise UnsuitablePixels("its palette is missing")
         notes.append("colors were converted from a palette to RGB")
         return None

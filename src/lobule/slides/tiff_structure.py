@@ -102,9 +102,9 @@ class Directory:
         return value if value is not None and value.size else None
 
     def integer(self, tag: int, default: int) -> int:
-        """The first number of a tag."""
+        """The first number of a tag; ``default`` where it is absent or no whole number."""
         value = self.numbers(tag)
-        return default if value is None else int(value[0])
+        return default if value is None or value.dtype.kind not in "ui" else int(value[0])
 
     def rational(self, tag: int) -> float | None:
         """A rational (or plain) number; 0/0 is None, n/0 infinite."""
