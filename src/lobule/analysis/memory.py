@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from lobule.analysis.options import Options
@@ -43,6 +44,11 @@ def fit_workers(options: Options, models: Iterable[Model]) -> int:
 
 def peak_memory_bytes() -> int | None:
     """This process's peak resident memory by the operating system's accounting."""
+    # getrusage would count the peak of the process that started this one, too
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     try:
         import resource
     except ImportError:  # Windows
