@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.tissue.color import Hsv, to_hsv
+from lobule.tissue.color import Hsv, extremes, to_hsv
 from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
 __all__ = ["find_folds", "find_pen", "find_unscanned"]
@@ -22,7 +22,7 @@ def find_unscanned(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     nothing tells scanned from unscanned, and it counts as scanned.
     """
     area = max(16.0, 0.001 * rgb.shape[0] * rgb.shape[1])
-    high, low = rgb.max(axis=2), rgb.min(axis=2)
+    low, high = extremes(rgb)
     black = drop_small(high <= 12, area)
     white = low >= 254
     off_white = (low >= 200) & (low <= 251) & (high - low < 32)
@@ -39,9 +39,10 @@ def find_pen(rgb: NDArray[np.uint8], mpp: float, hsv: Hsv | None = None) -> NDAr
     it lies within 100 µm of a core.
     """
     hsv = to_hsv(rgb) if hsv is None else hsv
-    red, green, blue = (rgb[..., c].astype(np.int16) for c in range(3))
+    red, green = (rgb[..., c].astype(np.int16) for c in range(2))
     hue, saturation, value = hsv.hue, hsv.saturation, hsv.value
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    low, high = extremes(rgb)
+    spread = high - low
     reddish = (hue >= 345) | (hue <= 20)
     # haematoxylin keeps red above green; a blue or green marker does not
     green_core = (green - red >= 20) & (hue >= 75) & (hue < 190) & (saturation >= 70)
@@ -78,8 +79,12 @@ def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) ->
     if not tissue.any():
         return np.zeros_like(tissue)
     table = -np.log10(np.maximum(np.arange(256), 1) / 255.0).astype(np.float32)
-    density = table[rgb]
-    mean = density.mean(axis=2)
+    _, high = extremes(rgb)
+    mean = table[rgb[..., 0]]
+    for channel in (1, 2):
+        mean += table[rgb[..., channel]]
+    mean /= 3
     usual = float(np.median(mean[tissue]))
-    dense = tissue & (mean >= max(1.9 * usual, 0.42)) & (density.min(axis=2) >= 0.22)
+    # the brightest channel is the least dense
+    dense = tissue & (mean >= max(1.9 * usual, 0.42)) & (table[high] >= 0.22)
     return drop_small(open_disk(dense, 1), max(9.0, _FOLD_AREA_MM2 * 1e6 / mpp**2)) & tissue

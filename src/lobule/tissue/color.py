@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Hsv", "find_glass", "is_even", "to_hsv", "white_balanced"]
+__all__ = ["Hsv", "extremes", "find_glass", "is_even", "to_hsv", "white_balanced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,33 +19,45 @@ class Hsv:
     value: NDArray[np.uint8]
 
 
+def extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The least and the largest channel of every pixel, each (H, W) uint8."""
+    # ten times as fast as a reduction over an axis of three
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    return np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+
+
 def to_hsv(rgb: NDArray[np.uint8]) -> Hsv:
     """HSV of a (H, W, 3) uint8 image; hue is 0 where the color is gray."""
-    high, low = rgb.max(axis=2), rgb.min(axis=2)
+    low, high = extremes(rgb)
     spread = high - low
     safe = np.maximum(spread, 1).astype(np.float32)
-    red, green, blue = (rgb[..., c].astype(np.float32) for c in range(3))
-    hue = np.where(
-        high == rgb[..., 0],
-        (green - blue) / safe,
-        np.where(high == rgb[..., 1], (blue - red) / safe + 2.0, (red - green) / safe + 4.0),
-    )
-    hue = np.where(spread == 0, 0.0, (hue * 60.0) % 360.0).astype(np.float32)
+    red, green, blue = (rgb[..., c].astype(np.int16) for c in range(3))
+    hue = (red - green) / safe + np.float32(4.0)
+    chosen = high == rgb[..., 1]
+    hue[chosen] = ((blue - red)[chosen]) / safe[chosen] + np.float32(2.0)
+    chosen = high == rgb[..., 0]
+    hue[chosen] = ((green - blue)[chosen]) / safe[chosen]
+    hue *= np.float32(60.0)
+    hue[hue < 0] += np.float32(360.0)
+    hue[spread == 0] = 0.0
     # rounded to the nearest integer in integers, so that every machine agrees
     top = np.maximum(high, 1).astype(np.uint16)
-    saturation = (spread.astype(np.uint32) * 255 + top // 2) // top
+    saturation = (spread.astype(np.uint32) * 255 + (top >> 1)) // top
     return Hsv(hue, saturation.astype(np.uint8), high)
 
 
 def is_even(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where green varies by 5 of 255 at most within 5 × 5 pixels, (H, W) bool: glass, not fibers.
+    """Where green hardly varies within 5 × 5 pixels, (H, W) bool: glass, not the fibers of stroma.
 
-    Noise is averaged over 3 × 3 pixels first.
+    By 10 of 255 at most, and by 3 once noise is averaged over 3 × 3 pixels.
     """
     from scipy import ndimage
 
-    green = ndimage.uniform_filter(rgb[..., 1].astype(np.float32), 3, mode="nearest")
-    even: NDArray[np.bool_] = ndimage.maximum_filter(green, 5) - ndimage.minimum_filter(green, 5) <= 5
+    green = rgb[..., 1]
+    smooth = ndimage.uniform_filter(green.astype(np.float32), 3, mode="nearest")
+    even: NDArray[np.bool_] = (ndimage.maximum_filter(smooth, 5) - ndimage.minimum_filter(smooth, 5) <= 3) & (
+        ndimage.maximum_filter(green, 5) - ndimage.minimum_filter(green, 5) <= 10
+    )
     return even
 
 
@@ -70,8 +82,9 @@ def find_glass(
     if count < 16 or count < 0.02 * int((~unscanned).sum()):
         return None
     # the brightest half: pale tissue that slipped in is darker than the glass beside it
-    brightness = rgb[glass].sum(axis=1, dtype=np.int64)
-    chosen = rgb[glass][brightness >= np.median(brightness)]
+    pixels = rgb[glass]
+    brightness = pixels.sum(axis=1, dtype=np.int32)
+    chosen = pixels[brightness >= np.median(brightness)]
     red, green, blue = np.median(chosen, axis=0)
     return float(red), float(green), float(blue)
 
