@@ -235,7 +235,7 @@ def compose_frames(
         for number in range(count):
             path = folder / f"{number:03d}.npz"
             try:
-                with np.load(path) as held:
+                with path.open("rb") as handle, np.load(handle) as held:
                     frames.append(Frame(held["pixels"], held["heatmap"], held["cells"], held["truth"]))
                 continue
             except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):

@@ -1,0 +1,49 @@
+"""Recipes are strict, and every one in the repository is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lobule.errors import ConfigurationError
+from lobule.training.recipe import NucleiRecipe, TumorRecipe, read_recipe
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_sound_and_named_after_its_model(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem and path.stem.startswith(recipe.family)
+
+
+def test_there_is_a_recipe_of_each_family() -> None:
+    assert {type(read_recipe(path)) for path in RECIPES} == {TumorRecipe, NucleiRecipe}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("seed = 20", "seed = 20\nsead = 3", "sead"),
+        ("dropout = 0.5", "dropout = 1.5", "patch.dropout"),
+        ("hidden = 100\n", "", "patch.hidden"),
+        ("crop_px = 512", "crop_px = 500", "multiples of 64"),
+        ('family = "tumor"', 'family = "tumour"', "recipe"),
+        ("seed = 20", "seed = ", "not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_and_the_key_is_named(
+    tmp_path: Path, old: str, new: str, named: str
+) -> None:
+    text = next(path for path in RECIPES if path.stem.startswith("tumor")).read_text("utf-8")
+    assert old in text
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ConfigurationError, match=named):
+        read_recipe(wrong)
+
+
+def test_a_missing_recipe_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_recipe(tmp_path / "none.toml")

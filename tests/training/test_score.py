@@ -1,0 +1,54 @@
+"""Scores of made-up answers are what they must be."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lobule.training.nuclei_fields import NucleiField, distance_within
+from lobule.training.score import (
+    FieldScores,
+    best_threshold,
+    choose_nuclei_thresholds,
+    pixel_statistics,
+    score_nuclei,
+    segment_fields,
+    tumor_scores,
+)
+
+
+def test_the_best_threshold_lies_in_the_middle_of_the_widest_gap() -> None:
+    assert best_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == 0.4
+
+
+def test_perfect_tiles_score_one_by_tile_and_by_field() -> None:
+    scores = FieldScores(
+        np.array([0, 1, 0, 1]),
+        np.array([0, 0, 1, 1, 2, 3]),
+        np.array([0.1, 0.2, 0.9, 0.8, 0.3, 0.7], np.float32),
+    )
+    np.testing.assert_allclose(scores.of_fields, [0.15, 0.85, 0.3, 0.7], rtol=1e-6)
+    for score in tumor_scores(scores, 0.5, "made-up fields"):
+        assert score.value == score.low == score.high == 1.0
+
+
+def test_perfect_maps_give_perfect_nuclei() -> None:
+    rows, columns = np.mgrid[:80, :90]
+    instances = np.zeros((80, 90), np.int32)
+    for label, (row, column) in enumerate([(20, 20), (20, 45), (55, 60)], start=1):
+        instances[np.hypot(rows - row, columns - column) < 12] = label
+    field = NucleiField("made/up", "nobody", np.zeros((80, 90, 3), np.uint8), instances)
+
+    def segment(images: np.ndarray) -> np.ndarray:
+        assert images.shape[1:3] == (96, 96)
+        maps = np.stack([instances > 0, distance_within(instances)]).astype(np.float32)
+        return np.pad(maps, ((0, 0), (0, 16), (0, 6)))[None]
+
+    maps = segment_fields(segment, [field])
+    values = choose_nuclei_thresholds(maps, [field], 0.25)
+    for score in score_nuclei(maps, [field], values, 0.25, "a made-up field"):
+        assert score.value == 1.0
+
+
+def test_pixel_statistics_are_those_of_image_means() -> None:
+    images = [np.full((4, 4, 3), value, np.uint8) for value in (100, 110)]
+    assert pixel_statistics(images) == ([105.0] * 3, [5.0] * 3)

@@ -1,0 +1,57 @@
+"""Shipped models: their cards hold, their files are the ones that the cards describe, and they fit a wheel."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lobule
+from lobule.models.card import read_card
+
+ZOO = Path(lobule.__file__).parent / "zoo"
+CARDS = sorted(ZOO.glob("*/card.json"))
+
+
+def test_the_first_models_are_shipped() -> None:
+    assert {path.parent.name for path in CARDS} >= {"tumor-breast-lite0", "nuclei-breast-lite0"}
+    assert sum(path.stat().st_size for path in ZOO.glob("*/*.onnx")) < 40_000_000
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_a_card_is_valid_and_its_digests_are_right(path: Path) -> None:
+    card = read_card(path)
+    assert card.name == path.parent.name
+    assert {graph.file for graph in card.graphs} == {file.name for file in path.parent.glob("*.onnx")}
+    for graph in card.graphs:
+        data = (path.parent / graph.file).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == graph.sha256
+        assert len(data) < 15_000_000
+    assert {entry.used_for for entry in card.data} >= {"training", "selection", "test"}
+    for score in card.scores:
+        assert score.low is not None and score.high is not None and score.low <= score.value <= score.high
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_a_graph_takes_and_gives_what_its_card_says(path: Path) -> None:
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    for graph in read_card(path).graphs:
+        session = onnxruntime.InferenceSession(
+            str(path.parent / graph.file), providers=["CPUExecutionProvider"]
+        )
+        assert [one.name for one in session.get_inputs()] == [one.name for one in graph.inputs]
+        assert [one.name for one in session.get_outputs()] == [one.name for one in graph.outputs]
+        feeds = {}
+        for tensor in graph.inputs:
+            # An open batch is two, an open height or width 64.
+            shape = [n if n != -1 else 2 if axis == 0 else 64 for axis, n in enumerate(tensor.shape)]
+            value = rng.random(shape)
+            feeds[tensor.name] = (value * 255 if tensor.dtype == "uint8" else value).astype(tensor.dtype)
+        for tensor, got in zip(graph.outputs, session.run(None, feeds), strict=True):
+            assert got.dtype == tensor.dtype and got.ndim == len(tensor.shape)
+            assert all(want in (-1, size) for want, size in zip(tensor.shape, got.shape, strict=True))
+            assert got.min() >= 0 and got.max() <= 1
