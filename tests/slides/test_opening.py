@@ -92,6 +92,12 @@ def test_a_plain_tiff_named_svs_is_refused(picture: Picture, tmp_path: Path) -> 
         open_slide(tmp_path / "a.svs")
 
 
+def test_a_tiled_pyramid_of_no_vendor_may_be_named_svs(picture: Picture, tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.svs", picture)
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert slide.properties.reader == "tiff" and len(slide.levels) == 3
+
+
 def test_an_array_that_is_no_picture_is_refused() -> None:
     for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(UnsupportedSlideError, match="array slide needs"):

@@ -66,8 +66,8 @@ class TestGenericJpeg(SlideContract):
         )
         return open_slide(tmp_path / "a.tif")
 
-    def test_is_read_by_openslide(self, slide: Slide) -> None:
-        assert slide.properties.format == "generic-tiff"
+    def test_mpp_comes_from_the_tags(self, slide: Slide) -> None:
+        assert slide.properties.reader == "tiff"
         assert slide.properties.mpp_source == "resolution-tag"
 
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import openslide
 import PIL.Image
 import pytest
 
 from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.slides import open_slide, read_overview, read_region, working_frame
-from lobule.slides.tiff_reader import TiffSlide
 
 OPENED: dict[str, tuple[str, tuple[int, int], int, float | None, str]] = {
     # path: reader, size, levels, mpp along x, a word of a warning
@@ -41,7 +41,7 @@ OPENED: dict[str, tuple[str, tuple[int, int], int, float | None, str]] = {
     "odd/tiff_strip_planar_raw_with_overviews.tif": ("tiff", (278, 374), 5, None, ""),
     "odd/tiff_tiled_planar_16bit_RGBa.tiff": ("tiff", (100, 40), 1, None, "16 bit"),
     "odd/tiff_tiled_planar_lzw.tiff": ("tiff", (278, 374), 1, None, ""),
-    "odd/tiff_tiled_ycbcr_jpeg_2x2_sampling.tif": ("openslide", (480, 360), 1, None, ""),
+    "odd/tiff_tiled_ycbcr_jpeg_2x2_sampling.tif": ("tiff", (480, 360), 1, None, ""),
 }
 
 REFUSED: dict[str, tuple[type[Exception], str]] = {
@@ -154,12 +154,16 @@ def test_two_codings_of_one_picture_look_the_same(slides_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mean"),
-    [("aperio/CMU-1-Small-Region.svs", 0.0), ("aperio/tcga-cr-7395-01a-01-ts1.svs", 0.0),
-     ("odd/tiff_tiled_ycbcr_jpeg_2x2_sampling.tif", 1.0)],
+    "name",
+    ["aperio/CMU-1-Small-Region.svs", "aperio/tcga-cr-7395-01a-01-ts1.svs", "odd/😐.svs",
+     "odd/tiff_tiled_ycbcr_jpeg_2x2_sampling.tif", "odd/boxes.tiff", "tiff/yb10kx5k.zstd.tiff"],
 )  # fmt: skip
-def test_openslide_and_our_tiff_reader_see_the_same_pixels(name: str, mean: float, slides_dir: Path) -> None:
-    with open_slide(slides_dir / name) as theirs, TiffSlide(slides_dir / name) as ours:
-        for origin in ((0, 0), (111, 97), (theirs.size[0] - 150, theirs.size[1] - 120)):
-            a = theirs.read_level(0, origin, (200, 170)).astype(int)
-            assert np.abs(a - ours.read_level(0, origin, (200, 170))).mean() <= mean
+def test_openslide_itself_sees_the_same_pixels(name: str, slides_dir: Path) -> None:
+    theirs = openslide.OpenSlide(slides_dir / name)
+    with theirs, open_slide(slides_dir / name) as ours:
+        width, height = ours.size
+        for x, y in ((0, 0), (width // 3, height // 5), (max(0, width - 150), max(0, height - 120))):
+            size = (min(200, width - x), min(170, height - y))
+            expected = np.asarray(theirs.read_region((x, y), 0, size))[..., :3].astype(int)
+            # both decode JPEG with libjpeg; the way from YCbCr may round otherwise
+            assert np.abs(ours.read_level(0, (x, y), size) - expected).max() <= 2

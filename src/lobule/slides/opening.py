@@ -10,7 +10,7 @@ from lobule.errors import SlideNotFoundError, SlideReadError, UnsupportedSlideEr
 from lobule.geometry import Mpp
 from lobule.slides.resolution import mpp_from_option, with_given_mpp
 from lobule.slides.slide import Slide
-from lobule.slides.sniff import VENDOR_SUFFIXES, explain_unsupported
+from lobule.slides.sniff import OF_NO_VENDOR, VENDOR_SUFFIXES, explain_unsupported
 from lobule.slides.tiff_structure import ByteFile, is_tiff, read_tiff_structure
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def _open_path(path: Path) -> Slide:
     tried: list[tuple[str, str]] = []
     for module in READERS:
         reader: Any = import_module(module)
-        if suffix in VENDOR_SUFFIXES and not reader.READS_VENDORS:
+        of_no_vendor = ("openslide", OF_NO_VENDOR) in tried  # programs save plain pyramids as .svs, too
+        if suffix in VENDOR_SUFFIXES and not reader.READS_VENDORS and not of_no_vendor:
             tried.append((reader.NAME, f"would find only a preview in a {suffix}"))
             continue
         declined = reader.detect(path, head)

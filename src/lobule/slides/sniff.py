@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["VENDOR_SUFFIXES", "explain_unsupported"]
+__all__ = ["OF_NO_VENDOR", "VENDOR_SUFFIXES", "explain_unsupported"]
 
 VENDOR_SUFFIXES = frozenset(
     {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".vms", ".vmu", ".czi", ".dcm", ".dicom"}
 )
 """Files of these names are whole slides; what a plain reader finds in them is a preview or a label."""
+
+OF_NO_VENDOR = "a TIFF of no vendor, left to our own reader"
+"""What OpenSlide's reader says of a tiled TIFF that is whole but of no make, whatever its name."""
 
 CONVERT = "convert it to OME-TIFF or a pyramidal TIFF, for example with QuPath"
 

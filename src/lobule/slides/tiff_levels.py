@@ -92,6 +92,11 @@ class StoredLevel:
             threading.Lock() if decoded_bytes > LARGE_SEGMENT_BYTES else nullcontext()
         )
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some tiles or strips are left out."""
+        return bool((self._counts == 0).any())
+
     def _places(self, tag: int, meaning: str) -> NDArray[np.uint64]:
         values = self.directory.numbers(tag)
         if values is None or values.dtype.kind != "u" or values.size < self.plan.segments:
