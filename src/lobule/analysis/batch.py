@@ -99,6 +99,7 @@ def analyze_slides(
     Raises ModelError or ConfigurationError at once where nothing could be done for any slide.
     """
     models = select_models(options.models)
+    options.deterministic()  # a mask that cannot be read stops the run before its first slide
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

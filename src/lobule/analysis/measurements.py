@@ -80,10 +80,6 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
         notices.append(
             Notice(code="stain", message=f"The slide {what} ({seen.stain.reason}); the models know H&E only.")
         )
-    if seen.tissue.pen.mean() > 0.001:
-        notices.append(
-            Notice(code="pen", message="Pen marks were found and left out of the tissue; some may remain.")
-        )
     if prepared.identity.method == "sha256-sampled":
         notices.append(
             Notice(

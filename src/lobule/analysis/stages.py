@@ -138,8 +138,11 @@ def look_for_tissue(
 
             from lobule.annotations import tissue_from_file
 
-            tissue = replace(tissue, mask=tissue_from_file(mask_file, frame), warnings=())
-            source, warnings = f"file {mask_file.name}", []
+            warnings = []
+            tissue = replace(
+                tissue, mask=tissue_from_file(mask_file, frame, warn=warnings.append), warnings=()
+            )
+            source = f"file {mask_file.name}"
             if not tissue.mask.any():
                 warnings.append(f"the mask {mask_file.name} marks nothing on this slide")
     return TissueOutcome(overview, frame, tissue, stain, source, tuple(warnings))

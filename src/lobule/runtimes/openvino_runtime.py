@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
 from lobule.runtimes.runtime import Arrays
+
+# On import OpenVINO would report its use over the network (openvino_telemetry, from a forked process).
+# lobule makes no connection: without that package OpenVINO falls back to a stub of its own.
+_had_telemetry = "openvino_telemetry" in sys.modules
+if not _had_telemetry:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+import openvino as ov  # noqa: E402
+
+if not _had_telemetry:
+    del sys.modules["openvino_telemetry"]
 
 __all__ = ["OpenVinoRuntime"]
 
