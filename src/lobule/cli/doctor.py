@@ -70,7 +70,7 @@ def doctor(measure: bool) -> int:
 
     for reader, package, cost in (
         ("OpenSlide", "openslide-bin", "SVS, NDPI, MRXS, SCN, BIF and DICOM slides cannot be read"),
-        ("tifffile", "tifffile", "OME-TIFF and odd TIFF pyramids cannot be read"),
+        ("tifffile", "tifffile", "heatmaps and composed slides cannot be written"),
         ("imagecodecs", "imagecodecs", "JPEG, JPEG 2000, WebP and ZSTD tiles in TIFF cannot be read"),
         ("pydicom", "pydicom", "mislabeled DICOM slides cannot be read rightly"),
         ("Pillow", "pillow", "PNG and JPEG fields cannot be read"),
