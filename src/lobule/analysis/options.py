@@ -17,7 +17,7 @@ __all__ = ["STAGES", "Options", "granted_cores", "granted_memory_bytes"]
 STAGES = ("tumor", "nuclei")
 """Stages that can be asked for by name; tissue always runs."""
 
-DEFAULT_NUCLEI_TILES = 100
+DEFAULT_NUCLEI_TILES = 64
 
 
 def granted_cores() -> int:

@@ -120,7 +120,7 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
 )
 @click.option(
     "--nuclei",
-    default="100",
+    default="64",
     show_default=True,
     help="Nuclei tiles to look at, spread evenly over the region; 'all' for every one.",
 )

@@ -13,7 +13,7 @@ __all__ = ["check"]
 @click.option("--mpp", help="Micrometers per pixel, or a CSV table 'slide,mpp'.")
 @click.option("--only", help="Stages that will be run, such as tumor.")
 @click.option(
-    "--nuclei", default="100", show_default=True, help="Nuclei tiles that will be looked at, or 'all'."
+    "--nuclei", default="64", show_default=True, help="Nuclei tiles that will be looked at, or 'all'."
 )
 @click.option("--workers", type=int, help="Threads that will be used.")
 def check(
