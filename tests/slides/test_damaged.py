@@ -37,7 +37,8 @@ for path in sorted(Path(sys.argv[1]).rglob("bad-*")):
     except LobuleError as error:
         outcome, text = type(error).__name__, str(error)
     print(json.dumps([path.name, outcome, text, time.perf_counter() - start]), flush=True)
-print(json.dumps(["peak", "", "", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
+from lobule.analysis.memory import peak_memory_bytes
+print(json.dumps(["peak", "", "", peak_memory_bytes() / 1e9]))
 """
 
 CUTS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
