@@ -75,7 +75,7 @@ def export_graph(
     """
     graph = graph.eval().float()
     names = list(samples[0])
-    traced = tuple(torch.from_numpy(np.ascontiguousarray(samples[0][name])) for name in names)
+    traced = tuple(torch.tensor(np.ascontiguousarray(samples[0][name])) for name in names)
     shapes = tuple(
         {
             axis: torch.export.Dim(f"{label}", min=1) * 32 if label in ("h", "w") else torch.export.Dim(label)
@@ -134,7 +134,7 @@ def largest_difference(graph: nn.Module, path: Path, samples: Sequence[Arrays]) 
     for sample in samples:
         arrays = {name: np.ascontiguousarray(value) for name, value in sample.items()}
         with torch.no_grad():
-            expected = graph(*(torch.from_numpy(value) for value in arrays.values())).numpy()
+            expected = graph(*(torch.tensor(value) for value in arrays.values())).numpy()
         for got in (session.run(None, arrays)[0], compiled(arrays)[0]):
             if got.shape != expected.shape:
                 return float("inf")

@@ -126,7 +126,7 @@ def _train_tumor(
         name: compose_frames(recipe, blocks[block], classify, count, recipe.seed + offset, out / name)
         for name, block, count, offset in (
             ("composed-training", "selection", recipe.refine.compose.slides, 1),
-            ("composed-selection", "selection", recipe.refine.compose.test_slides // 2, 2),
+            ("composed-selection", "selection", recipe.refine.compose.test_slides, 2),
             ("composed-test", "test", recipe.refine.compose.test_slides, 3),
         )
     }
