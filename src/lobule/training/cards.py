@@ -168,6 +168,8 @@ def tumor_card(
         "A field's label was given to all of its tiles, though a carcinoma field holds stroma and normal"
         " ducts too: the map follows the lesion coarsely.",
         "In situ and invasive carcinoma are one class.",
+        "On two large fields of another slide (BACH part B), looked at by eye: nests of invasive carcinoma"
+        " scattered in fat were missed, ink and blood at a section's edge were called tumor.",
         "Not trained on lymph nodes, on other organs or on immunohistochemistry; pen, folds and blur were"
         " only imitated.",
         "Fields of one patient may lie in two blocks where no gap in the numbering parts them; two fields"
