@@ -234,7 +234,7 @@ def find_tumor(
         )
         heatmap, blur_map = ScalarMap(values, cells), ScalarMap(blurred, cells)
 
-        refined, note = _refine(slide, heatmap, model, runtime_kind, clock)
+        refined, note = _refine(slide, heatmap, seen, model, runtime_kind, clock)
         decided = heatmap if refined is None else refined
         threshold = model.card.thresholds["patch" if refined is None else "refine"]
         mask = tumor_mask(decided, threshold)
@@ -261,8 +261,9 @@ MIN_CELLS_TO_REFINE = 6
 
 
 def _refine(
-    slide: Slide, heatmap: ScalarMap, model: Model, runtime_kind: str, clock: Clock
+    slide: Slide, heatmap: ScalarMap, seen: TissueOutcome, model: Model, runtime_kind: str, clock: Clock
 ) -> tuple[ScalarMap | None, str | None]:
+    """(stage 2's map, why there is none). Where there is neither tissue nor a judged tile the map is NaN."""
     graph = model.card.graph("refine")
     if graph is None:
         return None, "the model has no refinement stage: regions are the heatmap at its threshold"
@@ -283,7 +284,26 @@ def _refine(
         output = runtime.run(inputs)[graph.outputs[0].name]
     runtime.close()
     height, width = min(overview.shape[0], graph.tile_px), min(overview.shape[1], graph.tile_px)
-    return ScalarMap(np.ascontiguousarray(output[0, :height, :width], np.float32), frame), None
+    values = np.array(output[0, :height, :width], np.float32)
+    judged = _at_centers(np.isfinite(heatmap.values), heatmap.frame, frame, (height, width))
+    tissue = _at_centers(seen.tissue.mask, seen.frame, frame, (height, width))
+    values[~(judged | tissue)] = np.nan
+    return ScalarMap(values, frame), None
+
+
+def _at_centers(
+    mask: NDArray[np.bool_], of: WorkingFrame, frame: WorkingFrame, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """The mask (on frame ``of``) at the pixel centers of ``frame``, (rows, columns)."""
+    rows, columns = (
+        np.minimum(
+            ((np.arange(shape[axis]) + 0.5) * frame.scale[1 - axis] / of.scale[1 - axis]),
+            mask.shape[axis] - 1,
+        )
+        for axis in (0, 1)
+    )
+    found: NDArray[np.bool_] = mask[rows.astype(np.intp)[:, None], columns.astype(np.intp)]
+    return found
 
 
 def measure_nuclei(
