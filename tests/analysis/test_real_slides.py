@@ -65,7 +65,11 @@ def test_the_sane_are_done_and_the_misleading_refused(outcomes: tuple[Outcome, .
 def test_regions_are_valid_and_inside_their_slides(outcomes: tuple[Outcome, ...]) -> None:
     seen = 0
     for outcome in outcomes:
-        if outcome.folder is None or outcome.findings is None or not (outcome.folder / "regions.geojson").exists():
+        if (
+            outcome.folder is None
+            or outcome.findings is None
+            or not (outcome.folder / "regions.geojson").exists()
+        ):
             continue
         frame = shapely.box(0, 0, *outcome.findings.frame.size_px)
         for feature in json.loads((outcome.folder / "regions.geojson").read_text())["features"]:

@@ -161,7 +161,12 @@ def _estimate(
         )
     workers = options.worker_count
     return Checked(
-        path, (), tuple(remarks), seconds / workers, estimate_bytes(models.values(), workers), round(disk)
+        path,
+        (),
+        tuple(remarks),
+        seconds / workers,
+        estimate_bytes(models.values(), workers, seen.tissue.mask.size),
+        round(disk),
     )
 
 

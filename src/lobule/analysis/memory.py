@@ -11,33 +11,36 @@ from lobule.analysis.options import Options
 from lobule.errors import ConfigurationError
 from lobule.models.zoo import Model
 
-__all__ = ["BASE_BYTES", "estimate_bytes", "fit_workers", "peak_memory_bytes", "read_bytes"]
+__all__ = ["estimate_bytes", "fit_workers", "peak_memory_bytes", "read_bytes"]
 
-BASE_BYTES = 420_000_000
-"""Interpreter, libraries, overview and report, measured on slides up to 26 gigapixels."""
-BYTES_PER_TILE_PIXEL = 700
+BASE_BYTES = 260_000_000
+"""Interpreter, libraries and report, measured with one worker less its tile."""
+BYTES_PER_OVERVIEW_PIXEL = 50
+"""Finding tissue, measured on an overview of 20 million pixels."""
+BYTES_PER_TILE_PIXEL = 380
 """A worker's activations and window of tiles per pixel of its tile, measured on the shipped networks."""
 
 
-def estimate_bytes(models: Iterable[Model], workers: int) -> int:
-    """Memory that a run needs: a base plus, per worker, the largest tile's activations."""
+def estimate_bytes(models: Iterable[Model], workers: int, overview_px: int) -> int:
+    """Memory that a run needs: a base, and the larger of finding tissue and of every worker's tiles."""
     tiles = [graph.tile_px for model in models for graph in model.card.graphs if graph.role != "refine"]
-    return BASE_BYTES + workers * BYTES_PER_TILE_PIXEL * max(tiles, default=0) ** 2
+    at_work = workers * BYTES_PER_TILE_PIXEL * max(tiles, default=0) ** 2
+    return BASE_BYTES + max(BYTES_PER_OVERVIEW_PIXEL * overview_px, at_work)
 
 
-def fit_workers(options: Options, models: Iterable[Model]) -> int:
+def fit_workers(options: Options, models: Iterable[Model], overview_px: int) -> int:
     """As many of the asked workers as ``max_ram_bytes`` admits. Raises ConfigurationError if not even one fits."""
     workers, models = options.worker_count, list(models)
     if options.max_ram_bytes is None:
         return workers
-    while workers > 1 and estimate_bytes(models, workers) > options.max_ram_bytes:
+    while workers > 1 and estimate_bytes(models, workers, overview_px) > options.max_ram_bytes:
         workers -= 1
-    needed = estimate_bytes(models, workers)
+    needed = estimate_bytes(models, workers, overview_px)
     if needed > options.max_ram_bytes:
         raise ConfigurationError(
             "--max-ram",
             f"{options.max_ram_bytes // 1_000_000}M",
-            f"one worker of these models needs about {needed // 1_000_000}M",
+            f"this slide and one worker of these models need about {needed // 1_000_000}M",
         )
     return workers
 

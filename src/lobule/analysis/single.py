@@ -32,6 +32,7 @@ from lobule.analysis.stages import (
     find_tumor,
     look_for_tissue,
     measure_nuclei,
+    overview_frame,
     too_coarse,
 )
 from lobule.analysis.work import MemoryWork, Work, digest
@@ -252,12 +253,13 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
     """Runs every stage that is asked for and has a model; says aloud which are skipped and why."""
     started, started_seconds = datetime.now(UTC), time.perf_counter()
     slide, options, clock = prepared.slide, prepared.options, Clock()
+    width, height = overview_frame(slide, prepared.mpp).size
+    workers = fit_workers(options, prepared.models.values(), width * height)
     seen = look_for_tissue(slide, prepared.mpp, options.tissue_method, options.tissue, clock)
     if seen.stain.kind == "fluorescence":
         raise WrongStainError(
             slide.path, f"not a brightfield slide ({seen.stain.reason}); lobule's models read H&E only"
         )
-    workers = fit_workers(options, prepared.models.values())
     stages = [Stage(name="tissue", status="done", reason=seen.source)]
     notices = [*tissue_notices(prepared, seen)]
     measured = [*tissue_measurements(seen)]

@@ -47,12 +47,13 @@ __all__ = [
     "find_tumor",
     "look_for_tissue",
     "measure_nuclei",
+    "overview_frame",
     "too_coarse",
 ]
 
 OVERVIEW_MPP = 8.0
 """The x1.25 level on which H2G-Net finds tissue."""
-OVERVIEW_LONGEST_PX = (768, 8192)
+OVERVIEW_LONGEST_PX = (768, 5120)
 """A small field is looked at finer, a huge slide coarser, so that the overview has a useful size."""
 COARSEST_RATIO = {"tumor": 1.3, "nuclei": 2.2}
 """How much coarser than a model's working mpp a slide may be and still be enlarged for it."""
@@ -118,18 +119,23 @@ def too_coarse(family: str, slide_mpp: Mpp, model_mpp: float) -> str | None:
     )
 
 
+def overview_frame(slide: Slide, mpp: Mpp) -> WorkingFrame:
+    """The frame of the overview: 8 µm/px, finer for a small field, coarser for a huge slide."""
+    longest_um = max(slide.size[0] * mpp.x, slide.size[1] * mpp.y)
+    low, high = OVERVIEW_LONGEST_PX
+    side = min(max(OVERVIEW_MPP, longest_um / high), max(longest_um / low, mpp.x, mpp.y))
+    return WorkingFrame(slide.size, mpp, Mpp(side, side))
+
+
 def look_for_tissue(
     slide: Slide, mpp: Mpp, method: str, mask_file: Path | None, clock: Clock
 ) -> TissueOutcome:
     """Reads the overview, judges the stain and finds tissue (or takes it from a file)."""
-    longest_um = max(slide.size[0] * mpp.x, slide.size[1] * mpp.y)
-    low, high = OVERVIEW_LONGEST_PX
-    wanted = min(max(OVERVIEW_MPP, longest_um / high), max(longest_um / low, mpp.x, mpp.y))
     with clock.stage("tissue"):
-        frame = WorkingFrame(slide.size, mpp, Mpp(wanted, wanted))
+        frame = overview_frame(slide, mpp)
         with clock.part("tissue", "read"):
             overview = read_overview(slide, frame)
-        tissue = find_tissue(overview, wanted, method="otsu" if method == "otsu" else "hsv")
+        tissue = find_tissue(overview, frame.mpp.mean, method="otsu" if method == "otsu" else "hsv")
         source: str = tissue.method
         warnings = list(tissue.warnings)
         stain = judge_stain(overview, tissue.mask)
