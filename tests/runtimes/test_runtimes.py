@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,33 @@ def test_an_unknown_runtime_is_refused() -> None:
 
 def test_the_choice_is_the_same_every_time() -> None:
     assert len({choose_runtime("auto") for _ in range(5)}) == 1
+
+
+@pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("tumor", "refine"), ("nuclei", "segment")])
+def test_torch_agrees_with_onnx_runtime(family: str, role: str) -> None:
+    if find_spec("onnx2torch") is None:
+        pytest.skip("the extra 'torch' is not installed")
+    model = select_models()[family]
+    graph = model.card.graph(role)
+    assert graph is not None
+    random = np.random.default_rng(2)
+    inputs = {
+        tensor.name: random.integers(
+            0,
+            256,
+            [
+                1 if axis == "N" else graph.tile_px if size == -1 else size
+                for axis, size in zip(tensor.layout, tensor.shape, strict=True)
+            ],
+        )
+        for tensor in graph.inputs
+    }
+    for tensor in graph.inputs:
+        value = inputs[tensor.name][:1]
+        inputs[tensor.name] = (
+            value.astype(tensor.dtype) if tensor.dtype == "uint8" else (value / 255).astype("f4")
+        )
+    results = [
+        _open(kind, model, role).run(inputs)[graph.outputs[0].name] for kind in ("torch", "onnxruntime")
+    ]
+    np.testing.assert_allclose(*results, atol=2e-3)

@@ -27,7 +27,7 @@ __all__ = ["train"]
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 def train(recipe: Path, data: Path, out: Path, steps: int | None, threads: int) -> None:
     """Train the model that RECIPE describes and write it as a folder of ONNX graphs and their card."""
-    from lobule.training.torch_compat import import_timm
+    from lobule.runtimes.torch_builds import import_timm
 
     import_timm()  # says what to install before anything is read
     from lobule.training.run import train_recipe

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import torch
 from numpy.typing import NDArray
 
@@ -13,9 +14,11 @@ from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
 from lobule.runtimes.runtime import Arrays
+from lobule.runtimes.torch_builds import import_beside_torch
 
 __all__ = ["TorchRuntime"]
 
+_OPSET = 17
 _DTYPES = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
 
 
@@ -25,12 +28,11 @@ class TorchRuntime:
     kind = "torch"
 
     def __init__(self, model: str, path: Path, graph: Graph) -> None:
-        # torchvision, which onnx2torch imports, and torch may be of different builds
-        from onnx2torch import convert
-
+        convert = import_beside_torch("onnx2torch", "torch", "--runtime torch").convert
         try:
             proto = onnx.load(str(path))
-            network = convert(proto)
+            # onnx2torch knows operators up to opset 17
+            network = convert(onnx.version_converter.convert_version(proto, _OPSET))
         except (
             OSError,
             ValueError,

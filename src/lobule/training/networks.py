@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from lobule.errors import MissingDependencyError, WeightsNotFoundError
-from lobule.training.torch_compat import import_timm
+from lobule.runtimes.torch_builds import import_timm
 
 __all__ = ["EncoderLite0", "RefineUNet", "SegmentUNet", "TileClassifier", "count_parameters", "lite0_weights"]
 

@@ -1,6 +1,6 @@
-"""Makes timm importable whichever torch and torchvision builds lie side by side.
+"""Makes timm and onnx2torch importable whichever torch and torchvision builds lie side by side.
 
-timm imports torchvision, and a CUDA build of torchvision beside a CPU build of torch fails on import because
+Both import torchvision, and a CUDA build of torchvision beside a CPU build of torch fails on import because
 its compiled operators cannot be loaded while its Python half registers shapes for them ("operator
 torchvision::nms does not exist"). Declaring the two operators that it names is enough: lobule calls neither.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from lobule.errors import MissingDependencyError
 
-__all__ = ["import_timm", "import_torch"]
+__all__ = ["import_beside_torch", "import_timm", "import_torch"]
 
 _DECLARED: list[Any] = []
 """Keeps the library fragment alive: its declarations vanish with it."""
@@ -22,16 +22,20 @@ _DECLARED: list[Any] = []
 def import_torch() -> ModuleType:
     """Returns torch. Raises MissingDependencyError when it is not installed."""
     try:
-        import torch
+        return import_module("torch")
     except ImportError as error:
         raise MissingDependencyError("torch", "train", "training a model") from error
-    return torch
 
 
 def import_timm() -> ModuleType:
-    """Returns timm, with torchvision importable beside any torch.
+    """Returns timm. Raises MissingDependencyError when timm, torchvision or torch is not installed."""
+    return import_beside_torch("timm", "train", "training a model")
 
-    Raises MissingDependencyError when timm, torchvision or torch is not installed.
+
+def import_beside_torch(name: str, extra: str, purpose: str) -> ModuleType:
+    """Returns a package that needs torchvision, with torchvision importable beside any torch.
+
+    Raises MissingDependencyError, for ``purpose`` and naming ``extra``, when one of them is not installed.
     """
     torch = import_torch()
     try:
@@ -43,16 +47,13 @@ def import_timm() -> ModuleType:
         try:
             import_module("torchvision")
         except (ImportError, RuntimeError) as second:
-            raise MissingDependencyError(
-                "a torchvision that fits this torch", "train", "training a model"
-            ) from second
+            raise MissingDependencyError("a torchvision that fits this torch", extra, purpose) from second
     except ImportError as error:
-        raise MissingDependencyError("torchvision", "train", "training a model") from error
+        raise MissingDependencyError("torchvision", extra, purpose) from error
     try:
-        import timm
+        return import_module(name)
     except ImportError as error:
-        raise MissingDependencyError("timm", "train", "training a model") from error
-    return timm
+        raise MissingDependencyError(name, extra, purpose) from error
 
 
 def _declare_operators(torch: ModuleType) -> None:
