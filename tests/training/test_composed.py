@@ -105,14 +105,20 @@ def test_region_scores_tell_both_stages_apart() -> None:
     ill = Frame(pixels, poor.astype(np.float32), poor.astype(np.float32), truth)
     well = Frame(pixels, poor.astype(np.float32), poor.astype(np.float32), np.zeros_like(truth))
     good = truth * np.float32(0.6)
-    assert 0.2 <= threshold_of_regions([ill], [good]) < 0.6
+    assert 0.1 <= threshold_of_regions([ill], [good]) < 0.6
+    spot = np.zeros((8, 8), np.float32)
+    spot[0, 0] = 0.7
+    # One pixel on a slide without tumor does not outweigh the region of another.
+    assert threshold_of_regions([ill, well], [good, spot]) < 0.6
     scores = {
         score.name: score.value
-        for score in region_scores([ill, well], [truth, np.zeros_like(truth)], 0.5, 0.5)
+        for score in region_scores([ill, well], [truth, np.zeros_like(truth)], 0.5, 0.05, 0.5)
     }
     assert scores == {
         "region DSC, stage 1 alone": 0.5,
+        "region DSC, stage 1 alone, threshold by region": 0.6667,
         "region DSC, with refinement": 1.0,
         "area wrongly called tumor, stage 1 alone": 0.5,
+        "area wrongly called tumor, stage 1 alone, threshold by region": 1.0,
         "area wrongly called tumor, with refinement": 0.0,
     }

@@ -171,7 +171,8 @@ def _score_refinement(
 
     chosen = threshold_of_regions(selection, [refine(frame) for frame in selection])
     refined = [refine(frame) > chosen for frame in test]
-    return chosen, region_scores(test, refined, patch_threshold, chosen)
+    region_threshold = threshold_of_regions(selection, [frame.cells for frame in selection])
+    return chosen, region_scores(test, refined, patch_threshold, region_threshold, chosen)
 
 
 def _train_nuclei(
