@@ -11,7 +11,9 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
 
 
 def test_scores_are_those_of_the_cards() -> None:
-    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| (.+?) ([\d.]+) \| ([\d.]+) to ([\d.]+) \| (.+?) \|$", README, re.M)
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| [^|]+ \| (.+?) ([\d.]+) \| ([\d.]+) to ([\d.]+) \| (.+?) \|$", README, re.M
+    )
     assert len(rows) >= 6
     for model, name, *numbers, on in rows:
         card = load_model(shipped_models()[model]).card
