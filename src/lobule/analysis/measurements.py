@@ -30,7 +30,8 @@ __all__ = [
     "tumor_notices",
 ]
 
-THRESHOLD_SWING = 0.15
+THRESHOLD_ODDS = 2.0
+"""The tumor area's bounds are those at the threshold's odds times and over this."""
 BLURRED_NOTICE_SHARE = 0.1
 COLOR_NOTICE_SD = 3.0
 NUCLEUS_DIAMETER_UM = (4.0, 14.0)
@@ -98,10 +99,11 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
     def area_at(threshold: float) -> float:
         return float(tumor_mask(tumor.decided_on, threshold).sum() * cell_mm2)
 
-    wide = min(area, area_at(min(tumor.threshold + THRESHOLD_SWING, 0.999)))
-    narrow = max(area, area_at(max(tumor.threshold - THRESHOLD_SWING, 0.001)))
+    odds = tumor.threshold / (1 - tumor.threshold)
+    strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
+    least, most = min(area, area_at(strict)), max(area, area_at(lax))
     tissue_mm2 = float(seen.tissue.mask.sum()) * seen.frame.mpp.pixel_area_um2 / 1e6
-    swing = f"bounds: the threshold {tumor.threshold:g} moved by ± {THRESHOLD_SWING:g}"
+    swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
     judged = np.isfinite(tumor.heatmap.values)
     rows = [
         Measurement(
@@ -110,8 +112,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
             label="Tumor region, area",
             value=_rounded(area),
             unit="mm²",
-            low=_rounded(wide),
-            high=_rounded(narrow),
+            low=_rounded(least),
+            high=_rounded(most),
             how=swing,
         ),
         Measurement(
@@ -131,8 +133,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
                 label="Tumor region, relative to the tissue area",
                 value=_rounded(area / tissue_mm2),
                 unit="",
-                low=_rounded(wide / tissue_mm2),
-                high=_rounded(narrow / tissue_mm2),
+                low=_rounded(least / tissue_mm2),
+                high=_rounded(most / tissue_mm2),
                 how=f"{swing}; a region may enclose glass, so the ratio may exceed 1",
             )
         )
