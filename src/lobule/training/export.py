@@ -107,6 +107,7 @@ def export_graph(
                 verbose=False,
             )
             program.save(str(path), external_data=False)
+            _forget_where(path)
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -120,6 +121,26 @@ def export_graph(
             f" allowed), size {size} bytes (at most {_LARGEST_BYTES})",
         )
     return worst
+
+
+def _forget_where(path: Path) -> None:
+    """Drops what the exporter notes of its own run beside each node: stack traces with the machine's paths."""
+    import onnx
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    onnx.save(model, str(path))
 
 
 def largest_difference(graph: nn.Module, path: Path, samples: Sequence[Arrays]) -> float:
