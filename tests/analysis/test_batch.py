@@ -166,6 +166,19 @@ def test_results_that_cannot_be_written_end_the_run(painted: Path, models: Path,
         _analyze([painted], tmp_path / "out", models)
 
 
+def test_one_results_folder_that_cannot_be_written_leaves_the_others_done(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.tif"
+    other.write_bytes(painted.read_bytes())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "other").write_text("a file where a folder should be")
+    outcomes = _analyze([other, painted], tmp_path / "out", models, only=("tumor",))
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert "cannot be written" in outcomes[0].reason
+    assert (tmp_path / "out" / "other").read_text() == "a file where a folder should be"
+
+
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL exists on POSIX systems alone")
 def test_twenty_kills_at_random_moments_end_in_the_same_bytes(
     painted: Path, models: Path, tmp_path: Path

@@ -156,7 +156,7 @@ def _attempt(
                 raise
             findings = Findings.model_validate_json((folder / FINDINGS).read_bytes())
         return Outcome(path, slide_id, "done", "", "", folder, findings)
-    except (ConfigurationError, ResultWriteError):
+    except ConfigurationError:
         # the same for every slide: the run as a whole cannot go on
         raise
     except LobuleError as error:
