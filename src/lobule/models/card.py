@@ -54,7 +54,8 @@ class Graph(_Strict):
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")]
     sha256: Sha256
-    role: Literal["patch", "refine", "segment"]
+    role: Literal["patch", "screen", "refine", "segment"]
+    """``screen`` (tumor): a small network on the patch graph's own tiles that settles the easy ones."""
     mpp: Positive | None
     """Working µm/px of the pixels input; null where the whole slide is fitted into the input (refine)."""
     tile_px: Annotated[int, Field(ge=16, le=8192)]
@@ -136,6 +137,19 @@ class Card(_Strict):
         needed = {"tumor": "patch", "nuclei": "segment"}.get(self.family)
         if needed and needed not in roles:
             raise ValueError(f"a {self.family} model needs a graph of role {needed!r}, this has {roles}")
+        screen, patch = self.graph("screen"), self.graph("patch")
+        if screen is not None:
+            if patch is None or (screen.mpp, screen.tile_px, screen.halo_px) != (
+                patch.mpp,
+                patch.tile_px,
+                patch.halo_px,
+            ):
+                raise ValueError(
+                    "a screen graph sees the tiles of the card's patch graph, same mpp, size and halo"
+                )
+            low, high = (self.thresholds.get(name, float("nan")) for name in ("screen_low", "screen_high"))
+            if not 0 <= low <= high <= 1:
+                raise ValueError("a screen graph needs thresholds 0 ≤ screen_low ≤ screen_high ≤ 1")
         return self
 
     def graph(self, role: str) -> Graph | None:
