@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
-from lobule.training.recipe import NucleiRecipe, TumorRecipe
+from lobule.training.recipe import NucleiRecipe, ScreenRecipe, TumorRecipe
 
 __all__ = [
     "Outcome",
     "nuclei_card",
     "patch_graph",
     "refine_graph",
+    "screen_graph",
+    "screened_card",
     "segment_graph",
     "tumor_card",
     "write_card",
@@ -108,6 +110,37 @@ def refine_graph(path: Path, recipe: TumorRecipe) -> Graph:
         tile_px=size,
         inputs=(pixels, heatmap),
         outputs=(out,),
+    )
+
+
+def screen_graph(path: Path, patch: Graph) -> Graph:
+    """Returns the card entry of the screen of a patch graph: the same tiles, one at a time."""
+    size = patch.tile_px
+    return Graph(
+        file=path.name,
+        sha256=_digest(path),
+        role="screen",
+        mpp=patch.mpp,
+        tile_px=size,
+        halo_px=patch.halo_px,
+        inputs=(
+            Tensor(
+                name="pixels",
+                dtype="uint8",
+                layout="NHWC",
+                shape=(1, size, size, 3),
+                meaning="RGB tile, 0-255",
+            ),
+        ),
+        outputs=(
+            Tensor(
+                name="probabilities",
+                dtype="float32",
+                layout="NC",
+                shape=(1, 2),
+                meaning="what the patch graph would say: probability of normal, of tumor",
+            ),
+        ),
     )
 
 
@@ -206,6 +239,51 @@ def tumor_card(
         intended_use=_USE,
         limits=tuple(limits),
         made_by=outcome.made_by,
+    )
+
+
+_SCREEN_SCORES = "screen: "
+_SCREEN_MADE = "; screen: "
+_SCREEN_DATA = "drawn tiles"
+_SCREEN_LIMIT = "The screen "
+
+
+def screened_card(
+    card: Card,
+    recipe: ScreenRecipe,
+    graph: Graph,
+    low: float,
+    high: float,
+    scores: Sequence[Score],
+    made_by: str,
+) -> Card:
+    """Returns a tumor model's card with a screen in it, in place of an earlier one."""
+    tiles = recipe.mix.shards * recipe.mix.shard
+    drawn = Data(
+        name=_SCREEN_DATA,
+        source="drawn phantoms and textures of lobule, composed slides and changed tiles of the training block",
+        terms="of the model",
+        used_for="training",
+        count=f"{tiles} tiles, with the patch graph's answers as targets",
+        split="Trained the screen; no field of the selection and test blocks, no label.",
+    )
+    limits = (
+        f"{_SCREEN_LIMIT}imitates the patch graph and is no better than it; its agreement was measured on slides"
+        " composed of the same center's fields. Elsewhere an analysis checks a sample of what it settled.",
+    )
+    kept = [one for one in card.graphs if one.role != "screen"]
+    return Card.model_validate(
+        card.model_dump()
+        | {
+            "graphs": [one.model_dump() for one in (*kept, graph)],
+            "thresholds": card.thresholds | {"screen_low": low, "screen_high": high},
+            "data": [one.model_dump() for one in card.data if one.name != _SCREEN_DATA]
+            + [drawn.model_dump()],
+            "scores": [one.model_dump() for one in card.scores if not one.name.startswith(_SCREEN_SCORES)]
+            + [one.model_dump() for one in scores],
+            "limits": [one for one in card.limits if not one.startswith(_SCREEN_LIMIT)] + list(limits),
+            "made_by": card.made_by.split(_SCREEN_MADE)[0] + _SCREEN_MADE + made_by,
+        }
     )
 
 

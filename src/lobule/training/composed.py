@@ -28,9 +28,12 @@ from lobule.training.recipe import ComposeSettings, RefineSettings, TumorRecipe
 __all__ = [
     "Frame",
     "FrameSource",
+    "at_working_mpp",
     "compose_frames",
     "compose_slide",
+    "cut_tiles",
     "frame_of",
+    "map_of",
     "region_scores",
     "threshold_of_regions",
 ]
@@ -170,6 +173,34 @@ def _stained(image: Pixels, target: NDArray[np.float64], pull: float) -> Pixels:
     return np.stack([table[:, c][image[..., c]] for c in range(3)], axis=-1)
 
 
+def cut_tiles(pixels: Pixels, tile_px: int, min_tissue: float) -> tuple[NDArray[np.intp], Pixels]:
+    """Returns the (row, column) of every tile with enough tissue (N, 2) and the tiles, white beyond the slide."""
+    height, width = pixels.shape[:2]
+    spots, tiles = [], []
+    for row in range(-(-height // tile_px)):
+        for column in range(-(-width // tile_px)):
+            tile = np.full((tile_px, tile_px, 3), 255, np.uint8)
+            part = pixels[row * tile_px : (row + 1) * tile_px, column * tile_px : (column + 1) * tile_px]
+            tile[: part.shape[0], : part.shape[1]] = part
+            if tissue_share(tile) > min_tissue:
+                spots.append((row, column))
+                tiles.append(tile)
+    if not tiles:
+        return np.zeros((0, 2), np.intp), np.zeros((0, tile_px, tile_px, 3), np.uint8)
+    return np.array(spots), np.stack(tiles)
+
+
+def map_of(
+    spots: NDArray[np.intp], values: NDArray[np.float32], slide_size: tuple[int, int], tile_px: int
+) -> ScalarMap:
+    """Returns tile values (N,) as stage 1's map of a slide at 1 µm/px, NaN where no tile was looked at."""
+    width, height = slide_size
+    cells = np.full((-(-height // tile_px), -(-width // tile_px)), np.nan, np.float32)
+    if len(spots):
+        cells[tuple(spots.T)] = values
+    return ScalarMap(cells, WorkingFrame(slide_size, Mpp(1.0, 1.0), Mpp(tile_px, tile_px)))
+
+
 def frame_of(
     pixels: Pixels, tumor: Mask, classify: Classify, tile_px: int, min_tissue: float, size_px: int
 ) -> Frame:
@@ -177,31 +208,36 @@ def frame_of(
     from PIL import Image
 
     height, width = pixels.shape[:2]
-    rows, columns = -(-height // tile_px), -(-width // tile_px)
-    values = np.full((rows, columns), np.nan, np.float32)
-    spots, tiles = [], []
-    for row in range(rows):
-        for column in range(columns):
-            tile = np.full((tile_px, tile_px, 3), 255, np.uint8)
-            part = pixels[row * tile_px : (row + 1) * tile_px, column * tile_px : (column + 1) * tile_px]
-            tile[: part.shape[0], : part.shape[1]] = part
-            if tissue_share(tile) > min_tissue:
-                spots.append((row, column))
-                tiles.append(tile)
-    if tiles:
-        values[tuple(np.array(spots).T)] = classify(np.stack(tiles))
+    spots, tiles = cut_tiles(pixels, tile_px, min_tissue)
+    values = classify(tiles) if len(tiles) else np.zeros(0, np.float32)
+    heat = map_of(spots, values, (width, height), tile_px)
     grid = refinement_frame((width, height), Mpp(1.0, 1.0), size_px)
     fitted = (min(grid.size[0], size_px), min(grid.size[1], size_px))
-    heat = ScalarMap(values, WorkingFrame((width, height), Mpp(1.0, 1.0), Mpp(tile_px, tile_px)))
     heatmap = heatmap_on_grid(heat, grid, (fitted[1], fitted[0]))
     scale = max(height, width) / size_px
     ys = np.minimum(((np.arange(fitted[1]) + 0.5) * scale).astype(int), height - 1)
     xs = np.minimum(((np.arange(fitted[0]) + 0.5) * scale).astype(int), width - 1)
-    cells = np.nan_to_num(values)[ys[:, None] // tile_px, xs[None] // tile_px]
+    cells = np.nan_to_num(heat.values)[ys[:, None] // tile_px, xs[None] // tile_px]
     truth = tumor[ys[:, None] // _OUTLINE_PX, xs[None] // _OUTLINE_PX]
     how = Image.Resampling.BOX if scale > 1 else Image.Resampling.BILINEAR
     small = np.asarray(Image.fromarray(pixels).resize(fitted, how))
     return Frame(small, heatmap, cells.astype(np.float32), truth)
+
+
+def at_working_mpp(fields: Sequence[FieldImage], field_mpp: float, mpp: float) -> list[FieldImage]:
+    """Returns the fields resized to ``mpp``."""
+    ratio = field_mpp / mpp
+    return [
+        FieldImage(
+            field.name,
+            field.label,
+            field.order,
+            resize_area(
+                field.pixels, (round(field.pixels.shape[1] * ratio), round(field.pixels.shape[0] * ratio))
+            ),
+        )
+        for field in fields
+    ]
 
 
 def compose_frames(
@@ -214,21 +250,7 @@ def compose_frames(
 ) -> list[Frame]:
     """Returns ``count`` composed slides as frames; kept in ``folder``, from which a killed run goes on."""
     settings, mpp = recipe.patch, recipe.patch.mpp
-    scaled = [
-        FieldImage(
-            field.name,
-            field.label,
-            field.order,
-            resize_area(
-                field.pixels,
-                (
-                    round(field.pixels.shape[1] * recipe.field_mpp / mpp),
-                    round(field.pixels.shape[0] * recipe.field_mpp / mpp),
-                ),
-            ),
-        )
-        for field in fields
-    ]
+    scaled = at_working_mpp(fields, recipe.field_mpp, mpp)
     frames = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lobule.errors import MissingDependencyError, ModelOutputError
+from lobule.training.networks import ScreenNet
 
-__all__ = ["OPSET", "PatchGraph", "RefineGraph", "SegmentGraph", "export_graph", "largest_difference"]
+__all__ = [
+    "OPSET",
+    "PatchGraph",
+    "RefineGraph",
+    "ScreenGraph",
+    "SegmentGraph",
+    "export_graph",
+    "largest_difference",
+]
 
 OPSET = 18
 _TOLERANCE = 1e-3
@@ -35,6 +44,20 @@ class PatchGraph(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return torch.softmax(self.network(pixels), dim=1)
+
+
+class ScreenGraph(nn.Module):
+    """A screening network on one whole tile (1, H, W, 3), H and W multiples of 16: probabilities (1, classes)."""
+
+    def __init__(self, network: ScreenNet) -> None:
+        super().__init__()
+        self.stem, self.body, self.head = network.whole_stem(), network.body, network.head
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        _, height, width, _ = pixels.shape
+        x = pixels.reshape(1, height, width // 4, 12).permute(0, 3, 1, 2).float()
+        x = self.body(torch.relu(self.stem(x)))
+        return torch.softmax(self.head(x.mean(dim=(2, 3))), dim=1)
 
 
 class SegmentGraph(nn.Module):

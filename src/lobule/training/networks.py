@@ -1,4 +1,4 @@
-"""The networks that are trained here: a tile classifier, a segmenting U-Net, a refining U-Net.
+"""The networks that are trained here: a tile classifier, its screen, a segmenting U-Net, a refining U-Net.
 
 Every network takes uint8 pixels (N, H, W, 3) RGB as they come off a slide and prepares them inside, so that
 an exported graph cannot be fed wrongly. Outputs of ``forward`` are logits; ``lobule.training.export`` adds
@@ -19,7 +19,15 @@ from torch.nn import functional
 from lobule.errors import MissingDependencyError, WeightsNotFoundError
 from lobule.runtimes.torch_builds import import_timm
 
-__all__ = ["EncoderLite0", "RefineUNet", "SegmentUNet", "TileClassifier", "count_parameters", "lite0_weights"]
+__all__ = [
+    "EncoderLite0",
+    "RefineUNet",
+    "ScreenNet",
+    "SegmentUNet",
+    "TileClassifier",
+    "count_parameters",
+    "lite0_weights",
+]
 
 
 def lite0_weights() -> Path:
@@ -203,6 +211,81 @@ class RefineUNet(nn.Module):
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
             x = block(torch.cat([_double(x), skip], 1))
         return self.out(x)
+
+
+class _Inverted(nn.Module):
+    """A residual block of 1 × 1, depthwise 3 × 3 and 1 × 1 convolutions (MobileNetV2, with ReLU)."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        inner = width * expansion
+        self.block = nn.Sequential(
+            nn.Conv2d(width, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.block(x)
+
+
+class ScreenNet(nn.Module):
+    """A small classifier of halved tiles, to stride 16, with a second output to learn features by.
+
+    ``forward``: uint8 (N, H, W, 3), a tile's means of 2 × 2 pixels → logits (N, classes) and feature maps
+    (N, features, H / 16, W / 16). The stem sees squares of 2 × 2 means without overlap, so `whole_stem` can
+    compute it from the pixels themselves.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        stem: int,
+        widths: tuple[int, int, int],
+        blocks: tuple[int, int, int],
+        expansion: int,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, stem, 2, 2)
+        layers: list[nn.Module] = []
+        before = stem
+        for width, count in zip(widths, blocks, strict=True):
+            layers += [
+                nn.Conv2d(before, width, 3, 2, 1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                *(_Inverted(width, expansion) for _ in range(count)),
+            ]
+            before = width
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(before, 2 * before), nn.ReLU(), nn.Linear(2 * before, classes))
+        self.features = nn.Conv2d(before, features, 1)
+
+    def forward(self, halved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.body(functional.relu(self.stem(_prepare(halved, 127.0, 128.0))))
+        return self.head(maps.mean(dim=(2, 3))), self.features(maps)
+
+    def whole_stem(self) -> nn.Conv2d:
+        """The same stem on whole pixels, four neighbors in a row as 12 channels: (N, 12, H, W / 4), raw 0-255.
+
+        A tile in memory has just that layout, so neither pooling, scaling nor moving of pixels is left to do.
+        """
+        weight = self.stem.weight.detach()
+        whole = nn.Conv2d(12, weight.shape[0], (4, 1), (4, 1))
+        # (out, color, 2 rows, 2 columns) -> (out, column * 3 + color, 4 rows, 1); a mean is a fourth of each
+        spread = weight.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4 / 128
+        bias = self.stem.bias
+        assert bias is not None
+        with torch.no_grad():
+            whole.weight.copy_(spread.permute(0, 3, 1, 2).flatten(1, 2)[..., None])
+            whole.bias.copy_(bias.detach() - weight.sum(dim=(1, 2, 3)) * 127 / 128)
+        return whole
 
 
 def count_parameters(network: Any) -> int:

@@ -22,7 +22,10 @@ __all__ = [
     "PatchSettings",
     "Recipe",
     "RefineSettings",
+    "ScreenNetwork",
+    "ScreenRecipe",
     "SegmentSettings",
+    "TileMix",
     "TumorRecipe",
     "read_recipe",
 ]
@@ -160,6 +163,62 @@ class TumorRecipe(_Strict):
     refine: RefineSettings
 
 
+class TileMix(_Strict):
+    """Of what kinds the tiles are that a screening network learns from; kinds by their relative shares."""
+
+    shards: Count
+    shard: Annotated[int, Field(ge=16)]
+    """Tiles are made, judged and kept in ``shards`` parts of ``shard`` tiles."""
+    field: Share
+    composed: Share
+    phantom: Share
+    texture: Share
+    pale: Share
+    patchwork: Share
+    """Two fields in one tile."""
+    glass: Share
+    """Share of tiles of every kind of which a part is glass."""
+    changed: Share
+    """Share of tiles that are changed in scale, and of those changed in color."""
+
+
+class ScreenNetwork(_Strict):
+    """Widths and depths of a screening network."""
+
+    stem: Count
+    widths: tuple[Count, Count, Count]
+    blocks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+    expansion: Count
+    features: Count
+    """How many components of the patch network's features are learned beside its answer."""
+    feature_weight: Annotated[float, Field(ge=0)]
+
+
+class ScreenRecipe(_Strict):
+    """A screening network for a shipped tumor model, on fields of BACH."""
+
+    family: Literal["screen"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """The shipped model that gets the screen."""
+    seed: int
+    fields: Literal["bach"]
+    field_mpp: Positive
+    mpp: Positive
+    tile_px: Literal[256]
+    min_tissue: Share
+    agreement: Share
+    """DSC with the plain pass that the thresholds must keep on slides composed of the selection block."""
+    slides: Count
+    """Composed slides to choose thresholds on, and as many to score on."""
+    split: BlockSplit
+    mix: TileMix
+    network: ScreenNetwork
+    compose: ComposeSettings
+    loop: LoopSettings
+    augment: AugmentSettings
+
+
 class NucleiRecipe(_Strict):
     """A nuclei model on MoNuSeg and TNBC."""
 
@@ -173,11 +232,11 @@ class NucleiRecipe(_Strict):
     segment: SegmentSettings
 
 
-Recipe = Annotated[TumorRecipe | NucleiRecipe, Field(discriminator="family")]
-_ADAPTER: TypeAdapter[TumorRecipe | NucleiRecipe] = TypeAdapter(Recipe)
+Recipe = Annotated[TumorRecipe | NucleiRecipe | ScreenRecipe, Field(discriminator="family")]
+_ADAPTER: TypeAdapter[TumorRecipe | NucleiRecipe | ScreenRecipe] = TypeAdapter(Recipe)
 
 
-def read_recipe(path: Path) -> TumorRecipe | NucleiRecipe:
+def read_recipe(path: Path) -> TumorRecipe | NucleiRecipe | ScreenRecipe:
     """Reads and checks a recipe. Raises ConfigurationError that names the first offending key."""
     allowed = "a recipe is a TOML file like those in recipes/"
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import torch
 from numpy.typing import NDArray
 
 from lobule import __version__
+from lobule.errors import LobuleError
 from lobule.models.card import Card, Score
+from lobule.models.zoo import load_model, shipped_models
 from lobule.training.bach import read_fields
 from lobule.training.cards import (
     Outcome,
     nuclei_card,
     patch_graph,
     refine_graph,
+    screen_graph,
+    screened_card,
     segment_graph,
     tumor_card,
     write_card,
@@ -29,10 +35,10 @@ from lobule.training.composed import (
     region_scores,
     threshold_of_regions,
 )
-from lobule.training.export import PatchGraph, RefineGraph, SegmentGraph, export_graph
+from lobule.training.export import PatchGraph, RefineGraph, ScreenGraph, SegmentGraph, export_graph
 from lobule.training.nuclei import fit_segment
 from lobule.training.nuclei_fields import NucleiField, read_nuclei_fields, split_patients
-from lobule.training.recipe import NucleiRecipe, TumorRecipe, read_recipe
+from lobule.training.recipe import NucleiRecipe, ScreenRecipe, TumorRecipe, read_recipe
 from lobule.training.score import (
     best_threshold,
     choose_nuclei_thresholds,
@@ -42,6 +48,17 @@ from lobule.training.score import (
     segment_fields,
     tumor_scores,
 )
+from lobule.training.screen import calibrate, fit_screen
+from lobule.training.screen_agreement import (
+    Agreement,
+    ScreenedSlide,
+    agreement_scores,
+    choose_thresholds,
+    compare,
+    compose_screened,
+    recalibrated,
+)
+from lobule.training.screen_tiles import Teacher, halve, make_tiles
 from lobule.training.tumor import fit_patch, fit_refine
 
 __all__ = ["train_recipe"]
@@ -81,6 +98,8 @@ def train_recipe(
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(recipe, TumorRecipe):
         card = _train_tumor(recipe, data, out, folder, say, steps, made_by)
+    elif isinstance(recipe, ScreenRecipe):
+        card = _train_screen(recipe, data, out, folder, say, steps, made_by)
     else:
         card = _train_nuclei(recipe, data, out, folder, say, steps, made_by)
     write_card(card, folder)
@@ -173,6 +192,86 @@ def _score_refinement(
     refined = [refine(frame) > chosen for frame in test]
     region_threshold = threshold_of_regions(selection, [frame.cells for frame in selection])
     return chosen, region_scores(test, refined, patch_threshold, region_threshold, chosen)
+
+
+def _train_screen(
+    recipe: ScreenRecipe, data: Path, out: Path, folder: Path, say: Say, steps: int | None, made_by: str
+) -> Card:
+    model = load_model(shipped_models()[recipe.model])
+    card = model.card
+    patch, refine = card.graph("patch"), card.graph("refine")
+    if patch is None or refine is None:
+        raise LobuleError(f"model {model.name} has no patch and refine graphs to screen for")
+    for graph in (patch, refine):
+        (folder / graph.file).write_bytes(model.file(graph).read_bytes())
+    blocks = read_fields(data / recipe.fields, recipe.split)
+    say("screen: " + ", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
+    teacher = Teacher(model.file(patch), recipe.tile_px)
+    tiles = make_tiles(blocks["training"], teacher, recipe, out / "tiles", say)
+    network = fit_screen(recipe, tiles, out / "screen", say, steps)
+
+    def student(whole: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            logits = [
+                network(torch.from_numpy(halve(whole[at : at + 64])))[0] for at in range(0, len(whole), 64)
+            ]
+        return torch.softmax(torch.cat(logits), 1)[:, 1].numpy()
+
+    say("screen: thresholds on slides composed of the selection block")
+    size = refine.tile_px
+    chosen_on = compose_screened(
+        recipe, blocks["selection"], teacher.classify, student, size, recipe.seed + 1
+    )
+    scale, shift = calibrate(
+        network,
+        np.concatenate([slide.screen for slide in chosen_on]),
+        np.concatenate([slide.patch for slide in chosen_on]),
+    )
+    chosen_on = [
+        dataclasses.replace(slide, screen=recalibrated(slide.screen, scale, shift)) for slide in chosen_on
+    ]
+    file = folder / "screen.onnx"
+    rng = np.random.default_rng(recipe.seed)
+    whole = recipe.tile_px
+    real = [field.pixels[None, :whole, :whole] for field in blocks["test"][:4]]
+    apart = export_graph(
+        ScreenGraph(network),
+        file,
+        [_random_pixels(rng, 1, whole, whole, 3), *({"pixels": one} for one in real)],
+        output="probabilities",
+        dynamic={},
+    )
+    refiner, screener = _OnnxModel(folder / refine.file).session(), _OnnxModel(file).session()
+
+    def refined(frame: Frame) -> NDArray[np.float32]:
+        height, width = frame.truth.shape
+        return refiner.run(None, frame.inputs(size))[0][0, :height, :width]
+
+    def classify(found: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.array([screener.run(None, {"pixels": one[None]})[0][0, 1] for one in found], np.float32)
+
+    def against_plain(slides: Sequence[ScreenedSlide]) -> Callable[[float, float], Agreement]:
+        plain = [slide.regions(slide.patch, refined, card.thresholds, size) for slide in slides]
+        return partial(compare, slides, plain, refined, card.thresholds, size)
+
+    *tried, chosen = choose_thresholds(against_plain(chosen_on), recipe.agreement, card.thresholds["patch"])
+    for one in tried:
+        say(
+            f"screen at {one.low:g} and {one.high:g}: {one.share(one.all):.3f} settled,"
+            f" DSC {one.pooled(one.all):.4f} pooled, {one.mean(one.all):.4f} mean"
+        )
+    tested = compose_screened(recipe, blocks["test"], teacher.classify, classify, size, recipe.seed + 2)
+    measured = against_plain(tested)(chosen.low, chosen.high)
+    where = f"{len(tested)} slides composed of BACH test block fields, {measured.tiles.sum()} tiles"
+    return screened_card(
+        card,
+        recipe,
+        screen_graph(file, patch),
+        chosen.low,
+        chosen.high,
+        agreement_scores(measured, where),
+        f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
+    )
 
 
 def _train_nuclei(
