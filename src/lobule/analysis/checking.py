@@ -14,7 +14,6 @@ from lobule.analysis.memory import estimate_bytes
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, look_for_tissue, too_coarse
 from lobule.errors import LobuleError
-from lobule.families.tumor import prepare_pixels
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.zoo import Model, select_models
 from lobule.provenance import slide_identity
@@ -57,7 +56,7 @@ def measure_costs(models: Mapping[str, Model], runtime: str) -> Costs:
         if model is None or graph is None:
             continue
         loaded = open_runtime(runtime, model.name, model.file(graph), graph, workers=1)
-        batch = prepare_pixels(np.full((graph.tile_px, graph.tile_px, 3), 200, np.uint8), graph)
+        batch = np.full((1, graph.tile_px, graph.tile_px, 3), 200, np.uint8)
         taken = []
         for _ in range(4):
             started = time.perf_counter()

@@ -48,6 +48,10 @@ class Options:
     specimen: Literal["breast", "node"] = "breast"
     models: tuple[str, ...] = ()
     runtime: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: the fastest that a model's card proves and this processor computes in."""
+    thorough: bool = False
+    """Every tile through the large network, none settled by a small one."""
     tissue: Path | None = None
     tissue_method: Literal["hsv", "otsu"] = "hsv"
     nuclei_tiles: int | None = DEFAULT_NUCLEI_TILES
@@ -61,6 +65,8 @@ class Options:
             raise ConfigurationError("--only", ",".join(self.only), f"choose among {', '.join(STAGES)}")
         if self.specimen not in ("breast", "node"):
             raise ConfigurationError("--specimen", self.specimen, "choose breast or node")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigurationError("--precision", self.precision, "choose auto, f32 or bf16")
         if self.workers is not None and not 1 <= self.workers <= 256:
             raise ConfigurationError("--workers", self.workers, "give 1 to 256")
         if self.nuclei_tiles is not None and self.nuclei_tiles < 1:
@@ -86,6 +92,7 @@ class Options:
         return {
             "only": sorted(self.only),
             "specimen": self.specimen,
+            "thorough": self.thorough,
             "tissue_method": self.tissue_method,
             "tissue_mask_sha256": tissue,
             "nuclei_tiles": "all" if self.nuclei_tiles is None else self.nuclei_tiles,

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from lobule import __version__
 from lobule.analysis.clock import Clock
+from lobule.analysis.engine import Engine, TumorNetworks
 from lobule.analysis.measurements import (
     differences,
     nuclei_measurements,
@@ -52,7 +54,7 @@ from lobule.geometry import Mpp
 from lobule.models.zoo import Model, select_models
 from lobule.progress import QuietReporter, Reporter
 from lobule.provenance import SlideIdentity, slide_identity
-from lobule.runtimes import choose_runtime
+from lobule.runtimes import Precision, choose_runtime
 from lobule.slides import Slide, require_mpp
 
 __all__ = ["Prepared", "Result", "analyze", "prepare", "run_stages"]
@@ -70,6 +72,8 @@ class Prepared:
     options: Options
     runtime: str
     runtime_reason: str
+    precisions: Mapping[str, Mapping[str, Precision]]
+    """Family → role → what that graph runs in."""
     plan_sha256: str
 
     def stage_plan(self, *families: str) -> str:
@@ -77,7 +81,12 @@ class Prepared:
         return digest(
             {
                 **_common_plan(self.slide_id, self.mpp, self.identity, self.runtime),
-                "models": {name: _model_plan(self.models[name]) for name in families if name in self.models},
+                "models": {
+                    name: _model_plan(self.models[name], self.precisions[name])
+                    for name in families
+                    if name in self.models
+                },
+                "thorough": self.options.thorough,
                 "tissue": [self.options.tissue_method, self.options.deterministic()["tissue_mask_sha256"]],
             }
         )
@@ -93,8 +102,9 @@ def _common_plan(slide_id: str, mpp: Mpp, identity: SlideIdentity, runtime: str)
     }
 
 
-def _model_plan(model: Model) -> list[str]:
-    return [model.name, model.card_sha256, *(graph.sha256 for graph in model.card.graphs)]
+def _model_plan(model: Model, precisions: Mapping[str, str]) -> list[str]:
+    graphs = (f"{graph.sha256} {precisions[graph.role]}" for graph in model.card.graphs)
+    return [model.name, model.card_sha256, *graphs]
 
 
 def prepare(
@@ -104,16 +114,21 @@ def prepare(
     mpp = require_mpp(slide)
     models = select_models(options.models) if models is None else models
     runtime, reason = choose_runtime(options.runtime)
+    engine = Engine(runtime, options.precision, options.worker_count)
+    precisions: dict[str, dict[str, Precision]] = {
+        family: {graph.role: engine.precision_of(model, graph.role) for graph in model.card.graphs}
+        for family, model in models.items()
+    }
     identity = slide_identity(slide.files()) if slide.path is not None else _array_identity(slide)
     plan = digest(
         {
             **_common_plan(slide_id, mpp, identity, runtime),
             "file": slide.path.name if slide.path else "",
-            "models": {family: _model_plan(model) for family, model in models.items()},
+            "models": {family: _model_plan(model, precisions[family]) for family, model in models.items()},
             "options": dict(options.deterministic()),
         }
     )
-    return Prepared(slide, slide_id, mpp, identity, models, options, runtime, reason, plan)
+    return Prepared(slide, slide_id, mpp, identity, models, options, runtime, reason, precisions, plan)
 
 
 def _array_identity(slide: Slide) -> SlideIdentity:
@@ -255,36 +270,45 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
     slide, options, clock = prepared.slide, prepared.options, Clock()
     width, height = overview_frame(slide, prepared.mpp).size
     workers = fit_workers(options, prepared.models.values(), width * height)
-    seen = look_for_tissue(slide, prepared.mpp, options.tissue_method, options.tissue, clock)
-    if seen.stain.kind == "fluorescence":
-        raise WrongStainError(
-            slide.path, f"not a brightfield slide ({seen.stain.reason}); lobule's models read H&E only"
-        )
-    stages = [Stage(name="tissue", status="done", reason=seen.source)]
-    notices = [*tissue_notices(prepared, seen)]
-    measured = [*tissue_measurements(seen)]
+    engine = Engine(prepared.runtime, options.precision, workers)
+    with ThreadPoolExecutor(1, thread_name_prefix="lobule-ahead") as ahead:
+        # networks take a tenth of a second to compile: in that time tissue is found
+        opening = None
+        if _why_skip_unseen("tumor", prepared) is None:
+            opening = ahead.submit(
+                TumorNetworks.open, engine, prepared.models["tumor"], thorough=options.thorough
+            )
+        seen = look_for_tissue(slide, prepared.mpp, options.tissue_method, options.tissue, clock)
+        if seen.stain.kind == "fluorescence":
+            raise WrongStainError(
+                slide.path,
+                f"not a brightfield slide ({seen.stain.reason}); lobule's models read H&E only",
+            )
+        stages = [Stage(name="tissue", status="done", reason=seen.source)]
+        notices = [*tissue_notices(prepared, seen)]
+        measured = [*tissue_measurements(seen)]
 
-    tumor = None
-    skip = _why_skip("tumor", prepared, seen)
-    if skip is None:
-        model = prepared.models["tumor"]
-        tumor = find_tumor(
-            slide,
-            prepared.slide_id,
-            seen,
-            model,
-            prepared.runtime,
-            records=work.records("tumor", prepared.stage_plan("tumor")),
-            workers=workers,
-            clock=clock,
-            reporter=reporter,
-        )
-        stages.append(_done("tumor", model, tumor))
-        measured += tumor_measurements(tumor, seen)
-        notices += tumor_notices(tumor, model)
-    else:
-        stages.append(Stage(name="tumor", status="skipped", reason=skip))
-        reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
+        tumor = None
+        skip = _why_skip("tumor", prepared, seen)
+        if skip is None and opening is not None:
+            model = prepared.models["tumor"]
+            tumor = find_tumor(
+                slide,
+                prepared.slide_id,
+                seen,
+                model,
+                engine,
+                opening.result,
+                records=work.records("tumor", prepared.stage_plan("tumor")),
+                clock=clock,
+                reporter=reporter,
+            )
+            stages.append(_done("tumor", model, tumor))
+            measured += tumor_measurements(tumor, seen)
+            notices += tumor_notices(tumor, model)
+        else:
+            stages.append(Stage(name="tumor", status="skipped", reason=skip))
+            reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
 
     nuclei = None
     skip = _why_skip("nuclei", prepared, seen)
@@ -297,10 +321,9 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
             polygons,
             where,
             model,
-            prepared.runtime,
+            engine,
             limit=options.nuclei_tiles,
             records=work.records("nuclei", prepared.stage_plan("tumor", "nuclei")),
-            workers=workers,
             clock=clock,
             reporter=reporter,
         )
@@ -329,6 +352,12 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
 
 
 def _why_skip(family: Literal["tumor", "nuclei"], prepared: Prepared, seen: TissueOutcome) -> str | None:
+    skip = _why_skip_unseen(family, prepared)
+    return "no tissue was found" if skip is None and not seen.tissue.mask.any() else skip
+
+
+def _why_skip_unseen(family: Literal["tumor", "nuclei"], prepared: Prepared) -> str | None:
+    """Why a stage is skipped whatever the slide shows, or None."""
     if family not in prepared.options.only:
         return "not asked for"
     if family == "tumor" and prepared.options.specimen == "node":
@@ -339,8 +368,6 @@ def _why_skip(family: Literal["tumor", "nuclei"], prepared: Prepared, seen: Tiss
     graph = model.card.graph("patch" if family == "tumor" else "segment")
     if graph is not None and graph.mpp is not None and (why := too_coarse(family, prepared.mpp, graph.mpp)):
         return why
-    if not seen.tissue.mask.any():
-        return "no tissue was found"
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.analysis.clock import Clock
+from lobule.analysis.engine import Engine, TumorNetworks
 from lobule.analysis.work import Records
 from lobule.errors import InferenceError, LobuleError
 from lobule.families.nuclei import decode_tile, inside
 from lobule.families.tumor import (
     decode_patch,
-    prepare_pixels,
     prepare_refinement,
     refinement_frame,
     tumor_mask,
@@ -31,11 +31,11 @@ from lobule.geometry import Mpp, WorkingFrame
 from lobule.inference.stream import in_order
 from lobule.models.zoo import Model
 from lobule.progress import Reporter
-from lobule.runtimes import Runtime, open_runtime
+from lobule.runtimes import Runtime
 from lobule.slides import Slide, read_overview, read_region, working_frame
 from lobule.slides.slide import RgbImage
 from lobule.tiles import TileGrid, select
-from lobule.tissue import StainJudgement, Tissue, find_tissue, judge_stain
+from lobule.tissue import SHARP_FROM, StainJudgement, Tissue, find_tissue, judge_stain, sharpness
 
 if TYPE_CHECKING:
     from shapely import Polygon
@@ -58,7 +58,14 @@ OVERVIEW_LONGEST_PX = (768, 5120)
 COARSEST_RATIO = {"tumor": 1.3, "nuclei": 2.2}
 """How much coarser than a model's working mpp a slide may be and still be enlarged for it."""
 
-_TILE = struct.Struct("<dd3d")  # P(tumor), sharpness, mean R, G, B
+_TILE = struct.Struct(
+    "<ddd3d"
+)  # P(tumor) by the screen, by the classifier (nan: not asked), sharpness, mean R, G, B
+
+AUDIT_EVERY = 32
+"""One in so many tiles, wherever they lie, goes through the classifier even if it is settled without."""
+AUDIT_TOLERANCE = 0.05
+"""If more of these (and more than one) are judged otherwise by the classifier, every tile goes through it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,34 +162,124 @@ def look_for_tissue(
 
 
 class _Tiles:
-    """Reads, prepares and infers tiles of one graph, each step timed."""
+    """Reads tiles of one graph's grid and runs networks on them, each step timed."""
 
     def __init__(
-        self, slide: Slide, runtime: Runtime, model: Model, role: str, clock: Clock, stage: str
+        self, slide: Slide, model: Model, role: str, frame: WorkingFrame, clock: Clock, stage: str
     ) -> None:
         graph = model.card.graph(role)
         if graph is None:
             raise LobuleError(f"model {model.name} has no graph of role {role}")
-        self._slide, self._runtime, self._graph = slide, runtime, graph
-        self._clock, self._stage, self._model = clock, stage, model
+        self.grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
+        self._slide, self._model, self._frame = slide, model, frame
+        self._clock, self._stage = clock, stage
 
-    def infer(self, index: int, grid: TileGrid, frame: WorkingFrame) -> tuple[RgbImage, NDArray[np.generic]]:
-        """(pixels of the tile's read box, first output)."""
+    def read(self, index: int) -> RgbImage:
+        """The pixels of the tile's read box."""
         with self._clock.part(self._stage, "read"):
-            pixels = read_region(self._slide, frame, grid.read(index))
-        with self._clock.part(self._stage, "prepare"):
-            batch = prepare_pixels(pixels, self._graph)
+            return read_region(self._slide, self._frame, self.grid.read(index))
+
+    def infer(self, runtime: Runtime, role: str, index: int, pixels: RgbImage) -> NDArray[np.generic]:
+        """The first output of the model's graph of that role."""
+        graph = self._model.card.graph(role)
+        assert graph is not None
         with self._clock.part(self._stage, "infer"):
             try:
-                outputs = self._runtime.run({self._graph.inputs[0].name: batch})
+                outputs = runtime.run({graph.inputs[0].name: pixels[None]})
             except InferenceError as error:
                 raise InferenceError(
                     f"{error} (tile {index})",
                     slide=str(self._slide.path),
                     tile=index,
-                    runtime=self._runtime.kind,
+                    runtime=runtime.kind,
                 ) from error
-        return pixels, outputs[self._graph.outputs[0].name]
+        return outputs[graph.outputs[0].name]
+
+
+@dataclass(frozen=True)
+class _TumorTile:
+    """What is known of one tile: P(tumor) by screen and classifier (nan: not asked), sharpness, mean RGB."""
+
+    screened: float
+    classified: float
+    sharpness: float
+    mean_rgb: tuple[float, float, float]
+
+    def to_bytes(self) -> bytes:
+        return _TILE.pack(self.screened, self.classified, self.sharpness, *self.mean_rgb)
+
+    @staticmethod
+    def from_bytes(record: bytes) -> _TumorTile:
+        screened, classified, sharp, red, green, blue = _TILE.unpack(record)
+        return _TumorTile(screened, classified, sharp, (red, green, blue))
+
+    @property
+    def probability(self) -> float:
+        """The classifier's word where it was asked."""
+        return self.screened if math.isnan(self.classified) else self.classified
+
+
+def _mean_rgb(pixels: RgbImage) -> tuple[float, float, float]:
+    # summed over rows first: long runs of bytes, where a mean over axes of three is twenty times as slow
+    rows = pixels.reshape(pixels.shape[0], -1).sum(axis=0, dtype=np.uint32)
+    red, green, blue = rows.reshape(-1, 3).sum(axis=0, dtype=np.uint64) / (pixels.size // 3)
+    return float(red), float(green), float(blue)
+
+
+class _TumorPass:
+    """The pass over a slide's tiles: a small network settles the easy ones, the classifier judges the others."""
+
+    def __init__(
+        self, tiles: _Tiles, networks: TumorNetworks, model: Model, mpp: float, clock: Clock
+    ) -> None:
+        if networks.patch is None:
+            raise LobuleError(f"model {model.name} has no patch graph")
+        self._tiles, self._model, self._mpp, self._clock = tiles, model, mpp, clock
+        self._patch, self._screen = networks.patch, networks.screen
+
+    @staticmethod
+    def audited(index: int) -> bool:
+        """Whether the tile is asked of both; by its number alone, scattered over the slide."""
+        return zlib.crc32(index.to_bytes(8, "little")) % AUDIT_EVERY == 0
+
+    def settled(self, screened: float) -> bool:
+        """Whether the screen's word is enough."""
+        thresholds = self._model.card.thresholds
+        return screened <= thresholds["screen_low"] or screened >= thresholds["screen_high"]
+
+    def look(self, index: int) -> bytes:
+        """Reads and judges one tile; its record."""
+        pixels = self._tiles.read(index)
+        screened = math.nan
+        if self._screen is not None:
+            screened = decode_patch(
+                self._model.name, self._tiles.infer(self._screen, "screen", index, pixels)
+            )
+        classified = math.nan
+        if math.isnan(screened) or not self.settled(screened) or self.audited(index):
+            classified = self._classify(index, pixels)
+        with self._clock.part("tumor", "decode_maps"):
+            return _TumorTile(
+                screened, classified, sharpness(pixels, self._mpp), _mean_rgb(pixels)
+            ).to_bytes()
+
+    def look_again(self, index: int, known: _TumorTile) -> bytes:
+        """Asks the classifier about a tile that was settled without it."""
+        classified = self._classify(index, self._tiles.read(index))
+        return _TumorTile(known.screened, classified, known.sharpness, known.mean_rgb).to_bytes()
+
+    def _classify(self, index: int, pixels: RgbImage) -> float:
+        return decode_patch(self._model.name, self._tiles.infer(self._patch, "patch", index, pixels))
+
+    def misled(self, known: Iterable[_TumorTile]) -> tuple[int, int]:
+        """(audited tiles, those of them that the classifier puts on the other side of its threshold)."""
+        threshold = self._model.card.thresholds["patch"]
+        both = [
+            (tile.screened >= 0.5, tile.classified >= threshold)
+            for tile in known
+            if self.settled(tile.screened) and not math.isnan(tile.classified)
+        ]
+        return len(both), sum(screened != classified for screened, classified in both)
 
 
 def find_tumor(
@@ -190,57 +287,53 @@ def find_tumor(
     slide_id: str,
     seen: TissueOutcome,
     model: Model,
-    runtime_kind: str,
+    engine: Engine,
+    networks: Callable[[], TumorNetworks],
     *,
     records: Records,
-    workers: int,
     clock: Clock,
     reporter: Reporter,
 ) -> TumorOutcome:
     """Stage 1 over every tile with more than 25 % tissue, stage 2 over the whole slide, regions."""
     from lobule.annotations import polygons_from_mask
-    from lobule.tissue.focus import SHARP_FROM, sharpness
 
     graph = model.card.graph("patch")
     if graph is None or graph.mpp is None:
         raise LobuleError(f"model {model.name} has no patch graph with a working mpp")
     with clock.stage("tumor"):
         frame = working_frame(slide, graph.mpp)
-        grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
-        kept = select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.25)
-        runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=workers)
-        tiles = _Tiles(slide, runtime, model, "patch", clock, "tumor")
-
-        def look(index: int) -> bytes:
-            pixels, output = tiles.infer(index, grid, frame)
-            with clock.part("tumor", "decode_maps"):
-                mean = pixels.reshape(-1, 3).mean(0, dtype=np.float64)
-                return _TILE.pack(decode_patch(model.name, output), sharpness(pixels, frame.mpp.mean), *mean)
-
-        todo = [int(index) for index in kept if int(index) not in records]
+        tiles = _Tiles(slide, model, "patch", frame, clock, "tumor")
+        grid = tiles.grid
+        kept = [int(index) for index in select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.25)]
+        opened = networks()
+        over = _TumorPass(tiles, opened, model, frame.mpp.mean, clock)
+        todo = [index for index in kept if index not in records]
         resumed = len(kept) - len(todo)
         with reporter.step(f"{slide_id}: tumor", len(todo)) as step:
-            for index, payload in in_order(todo, look, workers=workers):
+            for index, payload in in_order(todo, over.look, workers=engine.workers):
                 records.append(index, payload)
                 step.advance()
-        runtime.close()
+        known = {index: _TumorTile.from_bytes(records.read(index)) for index in kept}
+        screening = None
+        if opened.screen is not None:
+            screening = _finish_screening(over, known, records, engine.workers, slide_id, reporter)
+        description = opened.patch.description if opened.patch is not None else ""
+        opened.close()
 
         values = np.full((grid.rows, grid.columns), np.nan, np.float32)
         blurred = values.copy()
-        colors = []
-        for index in kept:
-            probability, sharp, *mean = _TILE.unpack(records.read(int(index)))
-            place = grid.position(int(index))
-            values[place] = probability
-            if math.isfinite(sharp):
-                blurred[place] = sharp < SHARP_FROM
-            colors.append(mean)
+        for index, tile in known.items():
+            place = grid.position(index)
+            values[place] = tile.probability
+            if math.isfinite(tile.sharpness):
+                blurred[place] = tile.sharpness < SHARP_FROM
+        colors = [tile.mean_rgb for tile in known.values()]
         cells = WorkingFrame(
             slide.size, frame.slide_mpp, Mpp(frame.mpp.x * grid.stride_px, frame.mpp.y * grid.stride_px)
         )
         heatmap, blur_map = ScalarMap(values, cells), ScalarMap(blurred, cells)
 
-        refined, note = _refine(slide, heatmap, seen, model, runtime_kind, clock)
+        refined, note = _refine(slide, heatmap, seen, model, engine, clock)
         decided = heatmap if refined is None else refined
         threshold = model.card.thresholds["patch" if refined is None else "refine"]
         mask = tumor_mask(decided, threshold)
@@ -258,8 +351,37 @@ def find_tumor(
         tiles=len(kept),
         resumed=resumed,
         frame=frame,
-        runtime=runtime.description,
-        note=note,
+        runtime=description,
+        note="; ".join(part for part in (screening, note) if part) or None,
+    )
+
+
+def _finish_screening(
+    over: _TumorPass,
+    known: dict[int, _TumorTile],
+    records: Records,
+    workers: int,
+    slide_id: str,
+    reporter: Reporter,
+) -> str:
+    """Weighs the audit; where the screen does not know this slide, the classifier judges every tile after all."""
+    audited, misled = over.misled(known.values())
+    alone = [index for index, tile in known.items() if math.isnan(tile.classified)]
+    if misled <= max(1, AUDIT_TOLERANCE * audited):
+        return (
+            f"{len(alone)} of {len(known)} tiles settled by the screening network; of {audited} audited, "
+            f"the classifier judged {misled} otherwise"
+        )
+    with reporter.step(f"{slide_id}: tumor, every tile", len(alone)) as step:
+        for index, payload in in_order(
+            alone, lambda index: over.look_again(index, known[index]), workers=workers
+        ):
+            records.append(index, payload)
+            known[index] = _TumorTile.from_bytes(payload)
+            step.advance()
+    return (
+        f"the screening network does not know this slide (of {audited} audited tiles the classifier judged "
+        f"{misled} otherwise): every tile went through the classifier"
     )
 
 
@@ -267,7 +389,7 @@ MIN_CELLS_TO_REFINE = 6
 
 
 def _refine(
-    slide: Slide, heatmap: ScalarMap, seen: TissueOutcome, model: Model, runtime_kind: str, clock: Clock
+    slide: Slide, heatmap: ScalarMap, seen: TissueOutcome, model: Model, engine: Engine, clock: Clock
 ) -> tuple[ScalarMap | None, str | None]:
     """(stage 2's map, why there is none). Where there is neither tissue nor a judged tile the map is NaN."""
     graph = model.card.graph("refine")
@@ -285,7 +407,8 @@ def _refine(
     with clock.part("tumor", "prepare"):
         inputs = prepare_refinement(overview, heatmap, frame, graph)
     # one picture a slide: a single worker's runtime, so that the numbers do not depend on how many there are
-    runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=1)
+    runtime = engine.open(model, "refine", workers=1)
+    assert runtime is not None
     with clock.part("tumor", "infer"):
         output = runtime.run(inputs)[graph.outputs[0].name]
     runtime.close()
@@ -318,11 +441,10 @@ def measure_nuclei(
     polygons: tuple[Polygon, ...],
     where: str,
     model: Model,
-    runtime_kind: str,
+    engine: Engine,
     *,
     limit: int | None,
     records: Records,
-    workers: int,
     clock: Clock,
     reporter: Reporter,
 ) -> NucleiOutcome:
@@ -336,7 +458,8 @@ def measure_nuclei(
         raise LobuleError(f"model {model.name} has no segment graph with a working mpp")
     with clock.stage("nuclei"):
         frame = working_frame(slide, graph.mpp)
-        grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
+        tiles = _Tiles(slide, model, "segment", frame, clock, "nuclei")
+        grid = tiles.grid
         region = shapely.union_all(polygons)
         # a sample is taken from tiles half covered by the region; a region smaller than that keeps what it touches
         coarse = WorkingFrame(
@@ -349,12 +472,13 @@ def measure_nuclei(
         if limit is not None and len(half := select(grid, mask, coarse, frame, min_share=0.5)):
             candidates = half
         chosen = _spread(candidates, limit)
-        runtime = open_runtime(runtime_kind, model.name, model.file(graph), graph, workers=workers)
-        tiles = _Tiles(slide, runtime, model, "segment", clock, "nuclei")
+        runtime = engine.open(model, "segment")
+        assert runtime is not None
         shapely.prepare(region)
 
         def look(index: int) -> bytes:
-            pixels, output = tiles.infer(index, grid, frame)
+            pixels = tiles.read(index)
+            output = tiles.infer(runtime, "segment", index, pixels)
             with clock.part("nuclei", "decode_maps"):
                 nuclei = decode_tile(
                     model.card, output, pixels, read=grid.read(index), kept=grid.kept(index), frame=frame
@@ -364,7 +488,7 @@ def measure_nuclei(
 
         todo = [int(index) for index in chosen if int(index) not in records]
         with reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
-            for index, payload in in_order(todo, look, workers=workers):
+            for index, payload in in_order(todo, look, workers=engine.workers):
                 records.append(index, payload)
                 step.advance()
         runtime.close()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.annotations.parts import connected_parts
+
 if TYPE_CHECKING:
     from shapely import Polygon
 
@@ -27,11 +29,11 @@ def polygons_from_mask(mask: NDArray[np.bool_], *, simplify_px: float = 0.0) -> 
     neighbors may then overlap by as much. Raises ValueError for another shape or type.
     """
     import shapely
-    from scipy import ndimage
 
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(f"a mask is (H, W) bool, not {mask.shape} {mask.dtype}")
-    labels, count = ndimage.label(np.pad(mask, 1))
+    parts = connected_parts(np.pad(mask, 1), diagonal=False)
+    labels, count = parts.labels(), len(parts.area)
     shells: list[list[tuple[int, int]]] = [[] for _ in range(count)]
     holes: list[list[list[tuple[int, int]]]] = [[] for _ in range(count)]
     for label, cycle in _cycles(labels):

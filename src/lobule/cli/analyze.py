@@ -96,6 +96,16 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
     show_default=True,
     help="What runs the models.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "f32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Number format of the networks; auto takes the fastest that a model's card proves.",
+)
+@click.option(
+    "--thorough", is_flag=True, help="Every tile through the large network, none settled by a small one."
+)
 @click.option("--workers", type=int, help="Threads; by default one for each core granted to this process.")
 @click.option("--max-ram", help="Memory to stay within, such as 2G: fewer workers are used.")
 @click.option(
@@ -130,6 +140,8 @@ def analyze(
     out: Path,
     models: tuple[str, ...],
     runtime: str,
+    precision: str,
+    thorough: bool,
     workers: int | None,
     max_ram: str | None,
     mpp: str | None,
@@ -153,6 +165,8 @@ def analyze(
         specimen="node" if specimen == "node" else "breast",
         models=models,
         runtime=runtime,  # type: ignore[arg-type]
+        precision={"f32": "float32", "bf16": "bfloat16"}.get(precision, "auto"),  # type: ignore[arg-type]
+        thorough=thorough,
         tissue=tissue,
         tissue_method="otsu" if tissue_method == "otsu" else "hsv",
         nuclei_tiles=parse_nuclei(nuclei),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.annotations.parts import connected_parts
 from lobule.errors import ModelOutputError
 from lobule.findings.maps import ScalarMap, TumorRegion
 from lobule.geometry import Mpp, WorkingFrame
@@ -28,7 +29,6 @@ __all__ = [
     "decode_patch",
     "heatmap_on_grid",
     "longest_diameter_px",
-    "prepare_pixels",
     "prepare_refinement",
     "refinement_frame",
     "tumor_mask",
@@ -39,18 +39,6 @@ MIN_REGION_MM2 = 0.02
 """Smaller regions are dropped: a third of a heatmap cell is below what the classifier can place."""
 MIN_HOLE_MM2 = 0.01
 """Smaller holes are filled."""
-
-
-def prepare_pixels(pixels: RgbImage, graph: Graph) -> NDArray[np.generic]:
-    """The (h, w, 3) uint8 tile as the graph's pixels input, batch of one, in the card's layout and scaling."""
-    tensor = graph.inputs[0]
-    batch: NDArray[np.generic] = pixels[None] if graph.color_order == "RGB" else pixels[None, :, :, ::-1]
-    if graph.mean is not None and graph.std is not None:
-        mean, std = (np.asarray(value, np.float32) for value in (graph.mean, graph.std))
-        batch = (batch.astype(np.float32) - mean) / std
-    if tensor.layout == "NCHW":
-        batch = batch.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(batch, dtype=tensor.dtype)
 
 
 def decode_patch(model: str, output: NDArray[np.generic]) -> float:
@@ -104,15 +92,12 @@ def prepare_refinement(
 
 def tumor_mask(map_: ScalarMap, threshold: float) -> NDArray[np.bool_]:
     """Cells at or above the threshold, without small specks and small holes (MIN_REGION_MM2, MIN_HOLE_MM2)."""
-    from skimage.morphology import label
-
     mask: NDArray[np.bool_] = np.nan_to_num(map_.values, nan=0.0) >= threshold
     cell_mm2 = map_.frame.mpp.pixel_area_um2 / 1e6
     for value, smallest in ((True, MIN_REGION_MM2), (False, MIN_HOLE_MM2)):
-        labels = label(mask == value, connectivity=1)
-        small = np.bincount(labels.ravel()) * cell_mm2 < smallest
-        small[0] = False
-        mask = np.where(small[labels], not value, mask)
+        parts = connected_parts(mask == value, diagonal=False)
+        small = parts.painted(parts.area * cell_mm2 < smallest)
+        mask = mask & ~small if value else mask | small
     return mask
 
 

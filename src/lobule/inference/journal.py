@@ -63,7 +63,7 @@ class Journal:
         return len(self._places)
 
     def append(self, index: int, payload: bytes) -> None:
-        """Adds a tile's result; it survives the process from here on. A tile is written once."""
+        """Adds a tile's result; it survives the process from here on. Of two results of a tile the later one counts."""
         record = _HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
         try:
             written = os.pwrite(self._file, record, self._end)

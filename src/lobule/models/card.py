@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from lobule.errors import CardError
 
-__all__ = ["CARD_VERSION", "Card", "Data", "Graph", "Score", "Tensor", "read_card"]
+__all__ = ["CARD_VERSION", "Card", "Data", "Graph", "LowerPrecision", "Score", "Tensor", "read_card"]
 
 CARD_VERSION = 1
+PRECISION_TOLERANCE = 0.002
+"""A score (AUC, Dice) may lie this far from float32's for a lower precision to count as proven."""
 
 Family = Literal["tumor", "nuclei", "field", "grading", "metastasis"]
 Text = Annotated[str, Field(min_length=1)]
@@ -45,6 +47,26 @@ class Tensor(_Strict):
         return self
 
 
+class LowerPrecision(_Strict):
+    """The proof that a graph does as well in a faster number format: a score in both, on the model's test part."""
+
+    precision: Literal["bfloat16"]
+    score: Text
+    float32: float
+    value: float
+    on: Text
+    how: Text
+
+    @model_validator(mode="after")
+    def _as_good(self) -> LowerPrecision:
+        if abs(self.value - self.float32) > PRECISION_TOLERANCE:
+            raise ValueError(
+                f"{self.precision} is not proven: {self.score} {self.value:g} is more than {PRECISION_TOLERANCE} "
+                f"from float32's {self.float32:g}"
+            )
+        return self
+
+
 class Graph(_Strict):
     """One ONNX file with what it computes.
 
@@ -68,6 +90,9 @@ class Graph(_Strict):
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     precision: Literal["float32"] = "float32"
+    """Of the weights."""
+    lower_precisions: tuple[LowerPrecision, ...] = ()
+    """Formats in which the graph may run where the processor is faster in them; each with its proof."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Graph:

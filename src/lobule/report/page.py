@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lobule.findings.maps import ScalarMap
 from lobule.findings.schema import Findings, Measurement, Stage
 from lobule.models.card import Card, Score
 from lobule.report import pictures
@@ -213,62 +215,85 @@ def _hex(color: tuple[int, int, int]) -> str:
 
 
 def _figures(evidence: Evidence) -> list[_Figure]:
-    figures = [
-        _Figure("Slide", "The whole slide as it was read.", pictures.thumbnail_picture(evidence)),
-    ]
-    tissue = pictures.tissue_picture(evidence)
-    if tissue is not None:
-        keys = [_Key(_hex(pictures.TISSUE_COLOR), "tissue", line=True)]
-        for mask, color, label in (
-            (evidence.pen, pictures.PEN_COLOR, "pen mark"),
-            (evidence.fold, pictures.FOLD_COLOR, "fold"),
-        ):
-            if mask is not None and mask.any():
-                keys.append(_Key(_hex(color), label))
-        figures.append(
-            _Figure("Tissue", "What was taken for tissue; the rest is paler.", tissue, tuple(keys))
-        )
-    bar = pictures.probability_bar()
-    for scalar, title, caption in (
-        (
-            evidence.heatmap,
-            "Tumor probability, tile by tile",
-            "Each tile as the patch classifier judges it, on the slide in gray. Plain gray was not judged.",
-        ),
-        (
-            evidence.refined,
-            "Tumor probability, refined",
-            "After the second stage, which sees the whole slide at once.",
-        ),
+    shown = pictures.Shown.of(evidence.overview, evidence.frame)
+    # each picture is drawn and encoded outside Python's lock: two at a time take half as long
+    with ThreadPoolExecutor(2, thread_name_prefix="lobule-picture") as pool:
+        drawn = [
+            pool.submit(draw, shown, evidence)
+            for draw in (
+                _slide_figure,
+                _tissue_figure,
+                _patch_figure,
+                _refined_figure,
+                _region_figure,
+                _focus_figure,
+            )
+        ]
+        figures = [drawing.result() for drawing in drawn]
+    return [figure for figure in figures if figure is not None]
+
+
+def _slide_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure:
+    return _Figure("Slide", "The whole slide as it was read.", pictures.thumbnail_picture(shown))
+
+
+def _tissue_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
+    tissue = pictures.tissue_picture(shown, evidence)
+    if tissue is None:
+        return None
+    keys = [_Key(_hex(pictures.TISSUE_COLOR), "tissue", line=True)]
+    for mask, color, label in (
+        (evidence.pen, pictures.PEN_COLOR, "pen mark"),
+        (evidence.fold, pictures.FOLD_COLOR, "fold"),
     ):
-        if scalar is not None:
-            figures.append(_Figure(title, caption, pictures.heatmap_picture(evidence, scalar), bar=bar))
-    if evidence.heatmap is not None or evidence.regions:
-        count = len(evidence.regions)
-        caption = (
-            "No region was found."
-            if count == 0
-            else f"{_plural(count, 'region', 'regions')}; numbers as in the table, the largest are numbered."
-        )
-        figures.append(
-            _Figure(
-                "Tumor regions",
-                caption,
-                pictures.regions_picture(evidence),
-                (_Key(_hex(pictures.REGION_COLOR), "outline of a region, holes included", line=True),),
-            )
-        )
-    blurred = pictures.quality_picture(evidence)
-    if blurred is not None:
-        figures.append(
-            _Figure(
-                "Focus",
-                "Tiles that are out of focus; what was measured there is unsure.",
-                blurred,
-                (_Key(_hex(pictures.BLUR_COLOR), "out of focus"),),
-            )
-        )
-    return figures
+        if mask is not None and mask.any():
+            keys.append(_Key(_hex(color), label))
+    return _Figure("Tissue", "What was taken for tissue; the rest is paler.", tissue, tuple(keys))
+
+
+def _patch_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
+    caption = "Each tile as stage 1 judges it, on the slide in gray. Plain gray was not judged."
+    return _map_figure(shown, evidence.heatmap, "Tumor probability, tile by tile", caption)
+
+
+def _refined_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
+    caption = "After the second stage, which sees the whole slide at once."
+    return _map_figure(shown, evidence.refined, "Tumor probability, refined", caption)
+
+
+def _map_figure(shown: pictures.Shown, scalar: ScalarMap | None, title: str, caption: str) -> _Figure | None:
+    if scalar is None:
+        return None
+    return _Figure(title, caption, pictures.heatmap_picture(shown, scalar), bar=pictures.probability_bar())
+
+
+def _region_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
+    if evidence.heatmap is None and not evidence.regions:
+        return None
+    count = len(evidence.regions)
+    caption = (
+        "No region was found."
+        if count == 0
+        else f"{_plural(count, 'region', 'regions')}; numbers as in the table, the largest are numbered."
+    )
+    return _Figure(
+        "Tumor regions",
+        caption,
+        pictures.regions_picture(shown, evidence),
+        (_Key(_hex(pictures.REGION_COLOR), "outline of a region, holes included", line=True),),
+    )
+
+
+def _focus_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
+    blurred = pictures.quality_picture(shown, evidence.blurred)
+    if blurred is None:
+        return None
+    return _Figure(
+        "Focus",
+        "Tiles that are out of focus; what was measured there is unsure.",
+        blurred,
+        (_Key(_hex(pictures.BLUR_COLOR), "out of focus"),),
+    )
 
 
 def _measurement_groups(findings: Findings) -> list[tuple[str, list[tuple[str, str, str, str, str]]]]:

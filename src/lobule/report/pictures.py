@@ -28,6 +28,7 @@ __all__ = [
     "TISSUE_COLOR",
     "Picture",
     "ScaleBar",
+    "Shown",
     "View",
     "heatmap_picture",
     "nuclei_pictures",
@@ -52,7 +53,7 @@ NUCLEUS_COLOR: Color = (0, 240, 110)
 _LARGEST_PX = 1200
 _SMALLEST_PX = 600
 _SAMPLE_PX = 384
-_FINER = 3
+_FINER = 2
 """Lines are drawn this many times finer and averaged down: Pillow's own lines have steps."""
 _NUMBERED = 25
 """Regions that get their number in the picture, largest first."""
@@ -100,6 +101,22 @@ class View:
         scale = np.array([mpp.x / self.um_per_px, mpp.y / self.um_per_px])
         placed: NDArray[np.float64] = points * scale
         return placed
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An overview as the pictures show it: its view, in color and in light gray. Pictures are laid over copies."""
+
+    view: View
+    color: Image
+    pale: Image
+
+    @staticmethod
+    def of(overview: NDArray[np.uint8], frame: WorkingFrame) -> Shown:
+        """The overview at the size of its view."""
+        view = view_of(overview, frame)
+        color = _resized(overview, view.size)
+        return Shown(view, color, _pale(color))
 
 
 def view_of(overview: NDArray[np.uint8], frame: WorkingFrame) -> View:
@@ -216,30 +233,37 @@ def _scale_bar(width_um: float) -> ScaleBar:
 _ANCHORS = np.array(
     [(255, 250, 205), (254, 217, 118), (253, 141, 60), (215, 38, 46), (110, 0, 70)], np.float64
 )
+_STEPS = 250
 
 
-def _probability_colors(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Values 0 to 1 to RGB, light yellow over orange to dark red; darker is always higher."""
-    place = np.clip(values, 0, 1) * (len(_ANCHORS) - 1)
-    low = np.clip(np.floor(place).astype(int), 0, len(_ANCHORS) - 2)
-    part = (place - low)[..., None]
-    mixed: NDArray[np.float64] = _ANCHORS[low] * (1 - part) + _ANCHORS[low + 1] * part
-    return mixed
+def _probability_table() -> NDArray[np.uint8]:
+    """RGBA of the probabilities 0, 1/250 … 1, and clear for what was not judged, (252, 4).
+
+    Light yellow over orange to dark red; darker and stronger is always higher.
+    """
+    values = np.linspace(0, 1, _STEPS + 1)
+    place = values * (len(_ANCHORS) - 1)
+    colors = [np.interp(place, np.arange(len(_ANCHORS)), _ANCHORS[:, channel]) for channel in range(3)]
+    table = np.stack([*colors, 255 * (0.35 + 0.4 * values)], axis=1)
+    return np.concatenate([np.rint(table), np.zeros((1, 4))]).astype(np.uint8)
 
 
-def _probability_strength(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    strength: NDArray[np.float64] = 0.35 + 0.4 * np.clip(values, 0, 1).astype(np.float64)
-    return strength
+def _probability_layer(values: NDArray[np.float32]) -> Image:
+    """The colors of a map (rows, columns), NaN where nothing was judged, as a layer (RGBA)."""
+    from PIL import Image
+
+    steps = np.where(np.isfinite(values), np.clip(values, 0, 1) * _STEPS + 0.5, _STEPS + 1)
+    return Image.fromarray(_probability_table()[steps.astype(np.uint8)])
 
 
 def probability_bar() -> Picture:
     """The colors of the heatmap from 0 (left) to 1 (right) over pale tissue."""
     from PIL import Image
 
-    values = np.tile(np.linspace(0, 1, 256), (14, 1))
-    strength = _probability_strength(values)[..., None]
-    mixed = _probability_colors(values) * strength + 225 * (1 - strength)
-    return _encoded(Image.fromarray(mixed.astype(np.uint8)))
+    layer = _probability_layer(np.tile(np.linspace(0, 1, 256, dtype=np.float32), (14, 1)))
+    picture = Image.new("RGB", layer.size, (225, 225, 225))
+    picture.paste(layer, (0, 0), layer)
+    return _encoded(picture)
 
 
 def _cells_under(view: View, scalar: ScalarMap) -> NDArray[np.float32]:
@@ -254,19 +278,16 @@ def _cells_under(view: View, scalar: ScalarMap) -> NDArray[np.float32]:
     return found
 
 
-def thumbnail_picture(evidence: Evidence) -> Picture:
+def thumbnail_picture(shown: Shown) -> Picture:
     """The slide as it is."""
-    view = view_of(evidence.overview, evidence.frame)
-    picture = _resized(evidence.overview, view.size)
-    return _encoded(picture, view.width_um)
+    return _encoded(shown.color, shown.view.width_um)
 
 
-def tissue_picture(evidence: Evidence) -> Picture | None:
+def tissue_picture(shown: Shown, evidence: Evidence) -> Picture | None:
     """The slide with the tissue's outline, pen marks and folds; None without a tissue mask."""
     if evidence.tissue is None:
         return None
-    view = view_of(evidence.overview, evidence.frame)
-    picture = _resized(evidence.overview, view.size)
+    view, picture = shown.view, shown.color.copy()
     for mask, color in ((evidence.pen, PEN_COLOR), (evidence.fold, FOLD_COLOR)):
         if mask is not None and mask.any():
             _painted(picture, _mask_alpha(mask, view.size).point(lambda value: value * 6 // 10), color)
@@ -277,30 +298,21 @@ def tissue_picture(evidence: Evidence) -> Picture | None:
     return _encoded(picture, view.width_um)
 
 
-def heatmap_picture(evidence: Evidence, scalar: ScalarMap) -> Picture:
+def heatmap_picture(shown: Shown, scalar: ScalarMap) -> Picture:
     """A probability map over the slide in light gray; what was not judged stays gray."""
-    from PIL import Image
-
-    view = view_of(evidence.overview, evidence.frame)
-    picture = np.asarray(_pale(_resized(evidence.overview, view.size)), np.float64)
-    values = _cells_under(view, scalar)
-    judged = np.isfinite(values)
-    values = np.where(judged, values, 0)
-    strength = np.where(judged, _probability_strength(values), 0)[..., None]
-    mixed = picture * (1 - strength) + _probability_colors(values) * strength
-    result = Image.fromarray(np.round(mixed).astype(np.uint8))
-    return _encoded(result, view.width_um)
+    picture = shown.pale.copy()
+    layer = _probability_layer(_cells_under(shown.view, scalar))
+    picture.paste(layer, (0, 0), layer)
+    return _encoded(picture, shown.view.width_um)
 
 
-def quality_picture(evidence: Evidence) -> Picture | None:
-    """Tiles that are out of focus, marked; None where nothing was judged."""
-    if evidence.blurred is None or not np.isfinite(evidence.blurred.values).any():
+def quality_picture(shown: Shown, blurred: ScalarMap | None) -> Picture | None:
+    """Tiles that are out of focus (1 in the map), marked; None where nothing was judged."""
+    if blurred is None or not np.isfinite(blurred.values).any():
         return None
-    view = view_of(evidence.overview, evidence.frame)
-    picture = _pale(_resized(evidence.overview, view.size))
-    values = _cells_under(view, evidence.blurred)
-    blurred = np.nan_to_num(values, nan=0.0) > 0.5
-    _painted(picture, _mask_alpha(blurred, view.size).point(lambda value: value * 55 // 100), BLUR_COLOR)
+    view, picture = shown.view, shown.pale.copy()
+    marked = np.nan_to_num(_cells_under(view, blurred), nan=0.0) > 0.5
+    _painted(picture, _mask_alpha(marked, view.size).point(lambda value: value * 55 // 100), BLUR_COLOR)
     return _encoded(picture, view.width_um)
 
 
@@ -313,14 +325,13 @@ def _rings(view: View, region: TumorRegion) -> list[NDArray[np.float64]]:
     return [np.asarray(line.coords, np.float64)[:-1] for line in shapely.simplify(placed, 0.25)]
 
 
-def regions_picture(evidence: Evidence) -> Picture:
+def regions_picture(shown: Shown, evidence: Evidence) -> Picture:
     """The outlines of the tumor regions on the slide, the largest with their numbers (from 1, in order)."""
     from PIL import ImageDraw, ImageFont
 
-    view = view_of(evidence.overview, evidence.frame)
-    picture = _resized(evidence.overview, view.size)
-    shown = [region for region in evidence.regions if not region.polygon.is_empty]
-    rings = [ring for region in shown for ring in _rings(view, region)]
+    view, picture = shown.view, shown.color.copy()
+    visible = [region for region in evidence.regions if not region.polygon.is_empty]
+    rings = [ring for region in visible for ring in _rings(view, region)]
     if rings:
         _outlined(picture, rings, REGION_COLOR, max(2.0, max(view.size) / 260), (30, 20, 0))
     unit = max(14.0, max(view.size) / 34)

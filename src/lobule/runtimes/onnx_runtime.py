@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
+from lobule.runtimes.pixels import prepared
 from lobule.runtimes.runtime import Arrays
 
 __all__ = ["OnnxRuntime"]
@@ -49,7 +50,7 @@ class OnnxRuntime:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except (*_ERRORS, RuntimeError) as error:
             raise ModelOutputError(model, f"{path} cannot be loaded by ONNX Runtime: {error}") from error
-        self._model = model
+        self._model, self._graph = model, graph
 
         def signature(nodes: list[ort.NodeArg]) -> dict[str, tuple[str, list[int | None]]]:
             return {
@@ -70,7 +71,7 @@ class OnnxRuntime:
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """See Runtime."""
         try:
-            results = self._session.run(self._outputs, dict(inputs))
+            results = self._session.run(self._outputs, prepared(inputs, self._graph))
         except (*_ERRORS, RuntimeError) as error:
             raise InferenceError(
                 f"model {self._model}: ONNX Runtime failed: {error}", runtime=self.kind

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
-from lobule.runtimes.runtime import Arrays
+from lobule.runtimes.pixels import takes_plain_pixels
+from lobule.runtimes.runtime import Arrays, Precision
 
 # On import OpenVINO would report its use over the network (openvino_telemetry, from a forked process).
 # lobule makes no connection: without that package OpenVINO falls back to a stub of its own.
@@ -20,6 +21,7 @@ _had_telemetry = "openvino_telemetry" in sys.modules
 if not _had_telemetry:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino as ov  # noqa: E402
+from openvino.preprocess import ColorFormat, PrePostProcessor  # noqa: E402
 
 if not _had_telemetry:
     del sys.modules["openvino_telemetry"]
@@ -34,7 +36,9 @@ class OpenVinoRuntime:
 
     kind = "openvino"
 
-    def __init__(self, model: str, path: Path, graph: Graph, *, workers: int) -> None:
+    def __init__(
+        self, model: str, path: Path, graph: Graph, *, workers: int, precision: Precision = "float32"
+    ) -> None:
         core = ov.Core()
         try:
             network = core.read_model(path)
@@ -63,12 +67,14 @@ class OpenVinoRuntime:
         }
         try:
             network.reshape(shapes)
+            if not takes_plain_pixels(graph):
+                network = _with_preparation(network, graph)
             self._compiled = core.compile_model(
                 network,
                 "CPU",
                 {
                     # processors with bfloat16 would use it unasked
-                    "INFERENCE_PRECISION_HINT": "f32",
+                    "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
                     "NUM_STREAMS": str(workers),
                     "INFERENCE_NUM_THREADS": str(workers),
                     "ENABLE_CPU_PINNING": False,
@@ -80,7 +86,7 @@ class OpenVinoRuntime:
         self._outputs = [tensor.name for tensor in graph.outputs]
         self._own = threading.local()
         version = ov.get_version().split("-")[0]
-        self.description = f"OpenVINO {version}, CPU, float32"
+        self.description = f"OpenVINO {version}, CPU, {precision}"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """See Runtime."""
@@ -100,3 +106,20 @@ class OpenVinoRuntime:
         """See Runtime."""
         self._own = threading.local()
         del self._compiled
+
+
+def _with_preparation(network: ov.Model, graph: Graph) -> ov.Model:
+    """The network with RGB bytes as its pixels input: order, scale and layout are dealt with in the graph."""
+    tensor = graph.inputs[0]
+    steps = PrePostProcessor(network)
+    pixels = steps.input(tensor.name)
+    pixels.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    pixels.model().set_layout(ov.Layout(tensor.layout))
+    if graph.color_order == "BGR":
+        pixels.tensor().set_color_format(ColorFormat.RGB)
+        pixels.preprocess().convert_color(ColorFormat.BGR)
+    if tensor.dtype == "float32":
+        pixels.preprocess().convert_element_type(ov.Type.f32)
+        if graph.mean is not None and graph.std is not None:
+            pixels.preprocess().mean(list(graph.mean)).scale(list(graph.std))
+    return steps.build()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
+from lobule.runtimes.pixels import prepared
 from lobule.runtimes.runtime import Arrays
 from lobule.runtimes.torch_builds import import_beside_torch
 
@@ -55,16 +56,17 @@ class TorchRuntime:
         check_agreement(model, graph, signature(proto.graph.input), signature(proto.graph.output))
         torch.set_num_threads(1)
         self._network = network.eval()
-        self._model = model
+        self._model, self._graph = model, graph
         self._inputs = [value.name for value in proto.graph.input]
         self._outputs = [value.name for value in proto.graph.output]
         self.description = f"PyTorch {torch.__version__}, CPU, float32"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """See Runtime."""
+        ready = prepared(inputs, self._graph)
         try:
             with torch.inference_mode():
-                results = self._network(*(torch.from_numpy(np.array(inputs[name])) for name in self._inputs))
+                results = self._network(*(torch.from_numpy(np.array(ready[name])) for name in self._inputs))
         except RuntimeError as error:
             raise InferenceError(f"model {self._model}: torch failed: {error}", runtime=self.kind) from error
         if isinstance(results, torch.Tensor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.tissue.color import Hsv, extremes, to_hsv
+from lobule.tissue.color import Hsv, extremes, quantile, to_hsv
 from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
 __all__ = ["find_folds", "find_pen", "find_unscanned"]
@@ -78,13 +78,13 @@ def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) ->
     """
     if not tissue.any():
         return np.zeros_like(tissue)
-    table = -np.log10(np.maximum(np.arange(256), 1) / 255.0).astype(np.float32)
+    # in whole ten-thousandths, so that the median comes from a histogram and every machine agrees
+    density = np.rint(-np.log10(np.maximum(np.arange(256), 1) / 255.0) * 1e4).astype(np.uint16)
     _, high = extremes(rgb)
-    mean = table[rgb[..., 0]]
+    summed = density[rgb[..., 0]]
     for channel in (1, 2):
-        mean += table[rgb[..., channel]]
-    mean /= 3
-    usual = float(np.median(mean[tissue]))
+        summed += density[rgb[..., channel]]
+    usual = quantile(summed[tissue], 0.5) / 3e4
     # the brightest channel is the least dense
-    dense = tissue & (mean >= max(1.9 * usual, 0.42)) & (table[high] >= 0.22)
+    dense = tissue & (summed >= 3e4 * max(1.9 * usual, 0.42)) & (density[high] >= 2200)
     return drop_small(open_disk(dense, 1), max(9.0, _FOLD_AREA_MM2 * 1e6 / mpp**2)) & tissue

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Hsv", "extremes", "find_glass", "is_even", "to_hsv", "white_balanced"]
+__all__ = [
+    "Hsv",
+    "extremes",
+    "find_glass",
+    "histogram",
+    "is_even",
+    "quantile",
+    "saturation_value",
+    "to_hsv",
+    "white_balanced",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +40,60 @@ def extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint
 
 def to_hsv(rgb: NDArray[np.uint8]) -> Hsv:
     """HSV of a (H, W, 3) uint8 image; hue is 0 where the color is gray."""
+    height, width = rgb.shape[:2]
+    hue = np.empty((height, width), np.float32)
+    saturation, value = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
+    for rows in _bands(height, width):
+        _hsv_of_band(rgb[rows], hue[rows], saturation[rows], value[rows])
+    return Hsv(hue, saturation, value)
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """Rows of about 64,000 pixels at a time: what is computed in between stays in the processor's cache."""
+    rows = max(1, 65_536 // max(width, 1))
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def _hsv_of_band(
+    rgb: NDArray[np.uint8],
+    hue: NDArray[np.float32],
+    saturation: NDArray[np.uint8],
+    value: NDArray[np.uint8],
+) -> None:
     low, high = extremes(rgb)
+    value[...] = high
     spread = high - low
-    safe = np.maximum(spread, 1).astype(np.float32)
-    red, green, blue = (rgb[..., c].astype(np.int16) for c in range(3))
-    hue = (red - green) / safe + np.float32(4.0)
-    chosen = high == rgb[..., 1]
-    hue[chosen] = ((blue - red)[chosen]) / safe[chosen] + np.float32(2.0)
-    chosen = high == rgb[..., 0]
-    hue[chosen] = ((green - blue)[chosen]) / safe[chosen]
-    hue *= np.float32(60.0)
-    hue[hue < 0] += np.float32(360.0)
-    hue[spread == 0] = 0.0
-    # rounded to the nearest integer in integers, so that every machine agrees
-    top = np.maximum(high, 1).astype(np.uint16)
-    saturation = (spread.astype(np.uint32) * 255 + (top >> 1)) // top
-    return Hsv(hue, saturation.astype(np.uint8), high)
+    red, green, blue = (rgb[..., c].astype(np.float32) for c in range(3))
+    inverse = np.float32(60.0) / np.maximum(spread, 1).astype(np.float32)
+    hue[...] = (red - green) * inverse + np.float32(240.0)
+    np.copyto(hue, (blue - red) * inverse + np.float32(120.0), where=high == rgb[..., 1])
+    np.copyto(hue, (green - blue) * inverse, where=high == rgb[..., 0])
+    np.add(hue, np.float32(360.0), out=hue, where=hue < 0)
+    np.copyto(hue, np.float32(0.0), where=spread == 0)
+    saturation[...] = _SATURATION_OF[spread, high]
+
+
+def saturation_value(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Saturation and value of `to_hsv` alone, in a quarter of the time."""
+    height, width = rgb.shape[:2]
+    saturation, value = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
+    for rows in _bands(height, width):
+        low, high = extremes(rgb[rows])
+        value[rows] = high
+        saturation[rows] = _SATURATION_OF[high - low, high]
+    return saturation, value
+
+
+def _saturations() -> NDArray[np.uint8]:
+    """Saturation of 255 by (spread, value), rounded in integers, so that every machine agrees."""
+    top = np.maximum(np.arange(256, dtype=np.uint32), 1)
+    spread = np.arange(256, dtype=np.uint32)[:, None]
+    table: NDArray[np.uint8] = np.minimum((spread * 255 + top // 2) // top, 255).astype(np.uint8)
+    return table
+
+
+_SATURATION_OF = _saturations()
 
 
 def is_even(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -51,18 +101,57 @@ def is_even(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     By 10 of 255 at most, and by 3 once noise is averaged over 3 × 3 pixels.
     """
-    from scipy import ndimage
-
-    green = rgb[..., 1]
-    smooth = ndimage.uniform_filter(green.astype(np.float32), 3, mode="nearest")
-    even: NDArray[np.bool_] = (ndimage.maximum_filter(smooth, 5) - ndimage.minimum_filter(smooth, 5) <= 3) & (
-        ndimage.maximum_filter(green, 5) - ndimage.minimum_filter(green, 5) <= 10
-    )
+    green = np.ascontiguousarray(rgb[..., 1])
+    framed = np.pad(green, 1, mode="edge").astype(np.uint16)
+    rows = framed[:-2] + framed[1:-1] + framed[2:]
+    sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    # means within 3 of each other: sums of nine pixels within 27
+    even: NDArray[np.bool_] = (_range_of_5x5(sums) <= 27) & (_range_of_5x5(green) <= 10)
     return even
 
 
+def _range_of_5x5(values: NDArray[Any]) -> NDArray[Any]:
+    """Largest less smallest value within 5 × 5 pixels; the image is mirrored at its edge, edge pixel included."""
+    framed = np.pad(values, 2, mode="symmetric") if min(values.shape) > 1 else np.pad(values, 2, mode="edge")
+
+    def widest(choose: np.ufunc) -> NDArray[Any]:
+        pairs = choose(framed[:-1], framed[1:])
+        rows = choose(choose(pairs[:-3], pairs[2:-1]), framed[4:])
+        pairs = choose(rows[:, :-1], rows[:, 1:])
+        columns: NDArray[Any] = choose(choose(pairs[:, :-3], pairs[:, 2:-1]), rows[:, 4:])
+        return columns
+
+    spread: NDArray[Any] = widest(np.maximum) - widest(np.minimum)
+    return spread
+
+
+def histogram(values: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+    """How often each value from 0 to the largest occurs, (largest + 1,) int64; bytes always have 256."""
+    flat = values.reshape(-1)
+    size = 256 if values.dtype == np.uint8 else int(flat.max(initial=0)) + 1
+    counts = np.zeros(size, np.int64)
+    # numpy.bincount widens its input to 64 bits: piece by piece, so that the wide copy stays small
+    for at in range(0, flat.size, 65_536):
+        counts += np.bincount(flat[at : at + 65_536], minlength=size)
+    return counts
+
+
+def quantile(values: NDArray[np.unsignedinteger], share: float) -> float:
+    """numpy.quantile (linear between the nearest two) of small whole numbers, from their histogram.
+
+    Raises ValueError where there are none.
+    """
+    if values.size == 0:
+        raise ValueError("there is no quantile of nothing")
+    below = np.cumsum(histogram(values))
+    place = share * (values.size - 1)
+    whole = int(place)
+    low, high = np.searchsorted(below, (whole, min(whole + 1, values.size - 1)), side="right")
+    return float(low + (place - whole) * (high - low))
+
+
 def find_glass(
-    rgb: NDArray[np.uint8], hsv: Hsv, even: NDArray[np.bool_], unscanned: NDArray[np.bool_]
+    rgb: NDArray[np.uint8], even: NDArray[np.bool_], unscanned: NDArray[np.bool_]
 ) -> tuple[float, float, float] | None:
     """The color of empty scanned glass (RGB, 0 to 255), or None where none can be told for sure.
 
@@ -70,12 +159,13 @@ def find_glass(
     2 % of what was scanned, so that a field full of pale tissue is not mistaken for it; of glass with the
     cast of a lamp, 25 %.
     """
-    scanned = hsv.value[~unscanned]
+    saturation, value = saturation_value(rgb)
+    scanned = value[~unscanned]
     if scanned.size == 0:
         return None
-    bright = max(200, int(np.percentile(scanned, 98)) - 16)
-    candidates = even & (hsv.value >= bright) & (hsv.saturation < 64) & ~unscanned
-    glass = candidates & (hsv.saturation < 28)
+    bright = max(200, int(quantile(scanned, 0.98)) - 16)
+    candidates = even & (value >= bright) & (saturation < 64) & ~unscanned
+    glass = candidates & (saturation < 28)
     if glass.sum() < 0.02 * scanned.size and candidates.sum() >= 0.25 * scanned.size:
         glass = candidates
     count = int(glass.sum())
@@ -83,10 +173,10 @@ def find_glass(
         return None
     # the brightest half: pale tissue that slipped in is darker than the glass beside it
     pixels = rgb[glass]
-    brightness = pixels.sum(axis=1, dtype=np.int32)
-    chosen = pixels[brightness >= np.median(brightness)]
-    red, green, blue = np.median(chosen, axis=0)
-    return float(red), float(green), float(blue)
+    brightness = pixels[:, 0].astype(np.uint16) + pixels[:, 1] + pixels[:, 2]
+    chosen = pixels[brightness >= quantile(brightness, 0.5)]
+    red, green, blue = (quantile(chosen[:, channel], 0.5) for channel in range(3))
+    return red, green, blue
 
 
 def white_balanced(rgb: NDArray[np.uint8], glass: tuple[float, float, float] | None) -> NDArray[np.uint8]:

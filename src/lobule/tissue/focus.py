@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,31 +15,58 @@ SHARP_FROM = 0.3
 
 # gray levels of 255; less is empty glass or even fat, where there is nothing to focus on
 _LEAST_CONTRAST = 1.5
+# a spectrum of 128 px a side costs a third of that of 256 and tells nearly the same
+_SIDE_PX = 128
+
+
+@lru_cache(maxsize=4)
+def _spectrum_weights(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """(window, fine band, middle band): a Hann window of unit power and the bands' shares of a half spectrum."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+
+    def passed(sigma_px: float) -> NDArray[np.float64]:
+        gain: NDArray[np.float64] = np.exp(-2 * (np.pi * sigma_px * frequency) ** 2)
+        return gain
+
+    # a half spectrum holds all columns but the first, and the last of an even side, for two
+    twice = np.full(frequency.shape[1], 2.0)
+    twice[0] = 1.0
+    if side % 2 == 0:
+        twice[-1] = 1.0
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side)
+    window = np.outer(hann, hann)
+    window /= np.sqrt((window**2).mean()) * side * side
+    bands = ((1 - passed(0.8)) ** 2 * twice, (passed(1.6) - passed(3.2)) ** 2 * twice)
+    return window.astype(np.float32), bands[0].astype(np.float32), bands[1].astype(np.float32)
 
 
 def sharpness(tile: NDArray[np.uint8], mpp: float) -> float:
     """The finest detail of a tile relative to its next coarser detail, a pure number from 0 to about 2.
 
     tile: (H, W, 3) uint8 RGB; mpp: its micrometers per pixel. Tiles finer than 1 mpp are averaged to about
-    1 mpp first. The measure is the ratio of the standard deviations of two bands of green (the channel in
-    which both stains absorb): what a Gaussian of 0.8 px takes away, and what lies between Gaussians of
-    1.6 and 3.2 px. Blur empties the first band before the second; stain strength and contrast cancel.
+    1 mpp first; of large tiles the middle 128 µm speak. The measure is the ratio of the standard deviations
+    of two bands of green (the channel in which both stains absorb): what a Gaussian of 0.8 px takes away,
+    and what lies between Gaussians of 1.6 and 3.2 px, both read from the power spectrum under a Hann window.
+    Blur empties the first band before the second; stain strength and contrast cancel.
     Returns nan where the tile is nearly empty or under 16 px a side. Raises ValueError for another shape.
     """
-    from scipy import ndimage
-
     if tile.ndim != 3 or tile.shape[2] != 3:
         raise ValueError(f"a tile is (H, W, 3), not {tile.shape}")
     factor = max(1, round(1.0 / mpp))
-    height, width = tile.shape[0] // factor * factor, tile.shape[1] // factor * factor
-    if min(height, width) < 16 * factor:
+    height, width = tile.shape[:2]
+    side = min(height // factor, width // factor, _SIDE_PX)
+    if side < 16:
         return math.nan
-    green = tile[:height, :width, 1].astype(np.float32)
-    green = green.reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))
-    fine, middle, coarse = (
-        ndimage.gaussian_filter(green, sigma, mode="reflect") for sigma in (0.8, 1.6, 3.2)
-    )
-    contrast = float((middle - coarse).std())
+    top, left = (height - side * factor) // 2, (width - side * factor) // 2
+    green = tile[top : top + side * factor, left : left + side * factor, 1].astype(np.float32)
+    if factor > 1:
+        green = green.reshape(side, factor, side, factor).mean(axis=(1, 3))
+    window, fine, middle = _spectrum_weights(side)
+    green -= green.mean()
+    green *= window
+    spectrum = np.fft.rfft2(green)
+    power = spectrum.real**2 + spectrum.imag**2
+    contrast = math.sqrt(float((power * middle).sum()))
     if contrast < _LEAST_CONTRAST:
         return math.nan
-    return float((green - fine).std()) / contrast
+    return math.sqrt(float((power * fine).sum())) / contrast

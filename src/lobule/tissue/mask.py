@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.tissue.artifacts import find_folds, find_pen, find_unscanned
-from lobule.tissue.color import Hsv, find_glass, is_even, to_hsv, white_balanced
+from lobule.tissue.color import Hsv, find_glass, histogram, is_even, to_hsv, white_balanced
 from lobule.tissue.morphology import close_disk, drop_small, fill_small
 
 __all__ = ["Tissue", "TissueMethod", "find_tissue"]
@@ -122,7 +122,7 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
     warnings: list[str] = []
     unscanned = find_unscanned(image)
     even = is_even(image)
-    glass = find_glass(image, to_hsv(image), even, unscanned)
+    glass = find_glass(image, even, unscanned)
     balanced = white_balanced(image, glass)
     hsv = to_hsv(balanced)
     pen = find_pen(balanced, mpp, hsv) & ~unscanned
@@ -170,7 +170,7 @@ def _is_blank(image: NDArray[np.uint8], usable: NDArray[np.bool_]) -> bool:
     spreads, middles = [], []
     for channel in range(3):
         # percentiles from a histogram: exact, and in one pass
-        below = np.cumsum(np.bincount(image[..., channel][usable], minlength=256)) / usable.sum()
+        below = np.cumsum(histogram(image[..., channel][usable])) / usable.sum()
         low, middle, high = np.searchsorted(below, (0.0005, 0.5, 0.9995))
         spreads.append(high - low)
         middles.append(middle)
@@ -189,7 +189,7 @@ def _shaped(raw: NDArray[np.bool_], usable: NDArray[np.bool_], mpp: float) -> ND
 
 def _otsu(values: NDArray[np.uint8]) -> int:
     """Otsu's threshold: the smallest level t that best parts values < t from values ≥ t."""
-    counts = np.bincount(values, minlength=256).astype(np.float64)
+    counts = histogram(values).astype(np.float64)
     levels = np.arange(256)
     below = np.cumsum(counts)
     total = below[-1]

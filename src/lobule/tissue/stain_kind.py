@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.tissue.artifacts import find_unscanned
-from lobule.tissue.color import to_hsv
+from lobule.tissue.color import extremes, quantile, to_hsv
 
 __all__ = ["StainJudgement", "StainKind", "judge_stain"]
 
@@ -36,26 +37,29 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
     """
     if overview.shape != (*mask.shape, 3) or overview.dtype != np.uint8:
         raise ValueError(f"an overview of shape {overview.shape} has no mask of shape {mask.shape}")
-    value = overview.max(axis=2)
-    brightest = float(np.percentile(value, 99.9))
+    # hues of a million pixels tell as much as those of all
+    step = max(1, math.isqrt(mask.size // 1_000_000))
+    overview, mask = overview[::step, ::step], mask[::step, ::step]
+    value = extremes(overview)[1]
+    brightest = quantile(value, 0.999)
     if brightest <= 30:
         return StainJudgement("other", f"nearly black: no pixel above {brightest:.0f} of 255")
     unscanned = find_unscanned(overview)
     scanned = value[~unscanned]
-    if scanned.size and np.median(scanned) <= 60:
+    if scanned.size and quantile(scanned, 0.5) <= 60:
         return StainJudgement("fluorescence", f"{(scanned <= 60).mean():.0%} of what was scanned is dark")
 
     hsv = to_hsv(overview)
     hue, saturation = hsv.hue, hsv.saturation
-    if np.median(value) <= 60:
+    if quantile(value, 0.5) <= 60:
         # black beside a photograph or a scan is padding; beside one pure color or gray it is dark ground
-        pure = np.median(saturation[~unscanned])
+        pure = quantile(saturation[~unscanned], 0.5)
         if pure >= 170 or pure <= 5:
             return StainJudgement("fluorescence", f"one color on {(value <= 60).mean():.0%} of dark ground")
     seen = (hsv.value > 30) & ~unscanned
     tissue = mask & seen if (mask & seen).any() else seen
     # pale tissue is judged by its most colored part
-    limit = float(np.clip(np.percentile(saturation[tissue], 70), 0, 20)) if tissue.any() else 0.0
+    limit = float(np.clip(quantile(saturation[tissue], 0.7), 0, 20)) if tissue.any() else 0.0
     if limit < 5:
         return StainJudgement("other", "without color")
 
@@ -67,7 +71,7 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
     hues = hue[colored]
     # pale pixels take their hue from the lamp, so a pixel's word counts by its saturation
     weights = saturation[colored].astype(np.float64)
-    if np.median(saturation[colored]) > 215:
+    if quantile(saturation[colored], 0.5) > 215:
         return StainJudgement("other", "colors too pure for a stain")
 
     def share(low: float, high: float) -> float:

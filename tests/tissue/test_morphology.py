@@ -1,0 +1,66 @@
+"""Binary morphology, held against SciPy's and against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+
+from lobule.tissue.color import histogram, is_even, quantile
+from lobule.tissue.morphology import close_disk, dilate_disk, drop_small, erode_disk, fill_small, open_disk
+
+masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30))
+radii = st.integers(0, 14)
+
+
+def _disk(radius: int) -> np.ndarray:
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return x * x + y * y <= radius * radius
+
+
+@given(masks, radii)
+def test_a_disk_dilates_and_erodes_as_scipy_does(mask: np.ndarray, radius: int) -> None:
+    disk = _disk(radius)
+    dilated, eroded = dilate_disk(mask, radius), erode_disk(mask, radius)
+    np.testing.assert_array_equal(dilated, ndimage.binary_dilation(mask, disk))
+    np.testing.assert_array_equal(eroded, ndimage.binary_erosion(mask, disk, border_value=1))
+    np.testing.assert_array_equal(close_disk(mask, radius), erode_disk(dilated, radius))
+    np.testing.assert_array_equal(open_disk(mask, radius), dilate_disk(eroded, radius))
+
+
+@given(masks, st.floats(0, 40))
+def test_small_parts_go_and_small_holes_are_filled(mask: np.ndarray, area: float) -> None:
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    kept = [k for k in range(1, count + 1) if sizes[k] >= area]
+    np.testing.assert_array_equal(drop_small(mask, area), np.isin(labels, kept))
+
+    holes, count = ndimage.label(~mask)
+    sizes = np.bincount(holes.ravel(), minlength=count + 1)
+    edge = set(np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]]).tolist())
+    filled = [k for k in range(1, count + 1) if sizes[k] < area and k not in edge]
+    np.testing.assert_array_equal(fill_small(mask, area), mask | np.isin(holes, filled))
+
+
+@given(hnp.arrays(np.uint8, st.integers(1, 60)), st.floats(0, 1))
+def test_a_quantile_from_the_histogram_is_numpys(values: np.ndarray, share: float) -> None:
+    assert abs(quantile(values, share) - float(np.quantile(values, share))) < 1e-9
+    assert histogram(values).sum() == values.size
+    wide = values.astype(np.uint16) * 3
+    assert abs(quantile(wide, share) - float(np.quantile(wide, share))) < 1e-9
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(5, 20), st.integers(5, 20)), elements=st.integers(225, 240))
+)
+def test_even_glass_is_what_filters_of_scipy_say(green: np.ndarray) -> None:
+    rgb = np.repeat(green[..., None], 3, axis=2)
+    framed = np.pad(green, 1, mode="edge").astype(int)
+    height, width = green.shape
+    sums = sum(framed[y : y + height, x : x + width] for y in range(3) for x in range(3))
+    expected = (ndimage.maximum_filter(sums, 5) - ndimage.minimum_filter(sums, 5) <= 27) & (
+        ndimage.maximum_filter(green, 5) - ndimage.minimum_filter(green, 5) <= 10
+    )
+    np.testing.assert_array_equal(is_even(rgb), expected)
