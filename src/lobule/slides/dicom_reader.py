@@ -23,9 +23,11 @@ from lobule.slides.dicom_structure import (
 from lobule.slides.jpeg_frames import DecodeError, decode_jpeg, read_jpeg_header
 from lobule.slides.levels import build_levels, read_clipped
 from lobule.slides.resolution import judge_mpp, parse_number
+from lobule.slides.reused_memory import borrow
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
 from lobule.slides.tiff_levels import SegmentCache
 from lobule.slides.tiff_structure import ByteFile
+from lobule.slides.tile_assembly import FetchTile, Use, means_of_tiles, pixels_of_tiles
 
 NAME = "dicom"
 READS_VENDORS = True
@@ -171,42 +173,44 @@ class DicomSlide(Slide):
         if self._closed:
             raise SlideReadError(self.path, "the slide is closed")
         image = self._images[level]
-        frame_width, frame_height = image.frame
 
         def read(corner: tuple[int, int], extent: tuple[int, int]) -> RgbImage:
-            (x0, y0), (width, height) = corner, extent
-            x1, y1 = x0 + width, y0 + height
-            result = np.empty((height, width, 3), np.uint8)
-            for row in range(y0 // frame_height, -(-y1 // frame_height)):
-                for column in range(x0 // frame_width, -(-x1 // frame_width)):
-                    left, top = column * frame_width, row * frame_height
-                    frame = self._frame(level, row * image.grid[0] + column)
-                    ax, ay = max(x0, left), max(y0, top)
-                    bx, by = min(x1, left + frame_width), min(y1, top + frame_height)
-                    result[ay - y0 : by - y0, ax - x0 : bx - x0] = frame[
-                        ay - top : by - top, ax - left : bx - left
-                    ]
-            return result
+            return pixels_of_tiles(self._fetch(level), image.matrix, image.frame, corner, extent)
 
         return read_clipped(self.levels[level].size, origin, size, self.properties.background, read)
 
-    def _frame(self, level: int, index: int) -> RgbImage:
+    def read_means(
+        self, level: int, first: tuple[int, int], size: tuple[int, int], factor: tuple[int, int]
+    ) -> RgbImage | None:
+        if self._closed:
+            raise SlideReadError(self.path, "the slide is closed")
+        image = self._images[level]
+        return means_of_tiles(
+            self._fetch(level), image.matrix, image.frame, first, size, factor, self.properties.background
+        )
+
+    def _fetch(self, level: int) -> FetchTile:
+        across = self._images[level].grid[0]
+        return lambda row, column, use: self._frame(level, row * across + column, use)
+
+    def _frame(self, level: int, index: int, use: Use) -> RgbImage:
         found = self._cache.find((level, index))
         if found is not None:
-            return found
+            return found.copy() if use == "result" else found
         image = self._images[level]
+        width, height = image.frame
         data = self._files[level].read(*self._frames[level][index])
         try:
-            frame = _decode(data, image)
+            frame = _decode(data, image, borrow("tile", (height, width, 3)) if use == "whole" else None)
         except DecodeError as error:
             raise SlideReadError(image.path, f"frame {index + 1}: {error}") from error
-        width, height = image.frame
         if frame.shape[0] < height or frame.shape[1] < width or frame.shape[2] != 3:
             raise SlideReadError(
                 image.path, f"frame {index + 1} holds {frame.shape} where {(height, width, 3)} belong"
             )
-        frame.flags.writeable = False
-        self._cache.keep((level, index), frame)
+        if use == "part":
+            frame.flags.writeable = False
+            self._cache.keep((level, index), frame)
         return frame
 
     def files(self) -> tuple[Path, ...]:
@@ -221,9 +225,9 @@ class DicomSlide(Slide):
             file.close()
 
 
-def _decode(data: bytes, image: DicomImage) -> RgbImage:
+def _decode(data: bytes, image: DicomImage, out: RgbImage | None) -> RgbImage:
     if image.transfer_syntax == JPEG:
-        return decode_jpeg(data, declared=_declared(image), largest=image.frame)
+        return decode_jpeg(data, declared=_declared(image), largest=image.frame, out=out)
     import imagecodecs
 
     try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
+from lobule.slides.reused_memory import empty_pixels
 from lobule.slides.slide import RgbImage
 
 __all__ = ["DecodeError", "JpegHeader", "decode_jpeg", "read_jpeg_header"]
+
+LONGEST_HEAD_BYTES = 2048
 
 
 class DecodeError(Exception):
@@ -86,22 +90,40 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     raise DecodeError("a JPEG has no frame header")
 
 
+@lru_cache(maxsize=32)
+def _header_that_begins(head: bytes) -> JpegHeader:
+    return read_jpeg_header(head)
+
+
+def _header(data: bytes) -> JpegHeader:
+    """As `read_jpeg_header`, at once where this head was met before: the tiles of a slide share theirs."""
+    scan = data.find(b"\xff\xda", 0, LONGEST_HEAD_BYTES)
+    if scan >= 0:
+        try:
+            return _header_that_begins(data[: scan + 2])
+        except DecodeError:
+            pass  # what looks like the first scan may lie inside a marker before it
+    return read_jpeg_header(data)
+
+
 def decode_jpeg(
     data: bytes,
     *,
     declared: Literal["RGB", "YCBCR"],
     largest: tuple[int, int],
     tables: bytes | None = None,
+    out: RgbImage | None = None,
 ) -> RgbImage:
-    """One baseline JPEG as (H, W, 3) or, of one component, (H, W, 1) uint8.
+    """One baseline JPEG as (H, W, 3) or, of one component, (H, W, 1) uint8; `out` itself where it fits.
 
+    ``out``: (H, W, 3) uint8, C-contiguous; for another shape, and for gray, a new array is returned.
     ``declared`` is the container's word for the color space, heeded where the picture itself has none.
     ``largest`` (width, height): a picture that claims more is refused before memory is taken. ``tables``: the
     TIFF's shared tables. Raises DecodeError.
     """
     import imagecodecs
 
-    header = read_jpeg_header(data)
+    header = _header(data)
     if header.width > largest[0] or header.height > largest[1] or 0 in (header.width, header.height):
         raise DecodeError(
             f"a JPEG claims {header.width} x {header.height} px where {largest[0]} x {largest[1]} belong"
@@ -109,12 +131,17 @@ def decode_jpeg(
     if header.bits != 8 or len(header.component_ids) not in (1, 3):
         raise DecodeError(f"a JPEG has {len(header.component_ids)} components of {header.bits} bits")
     gray = len(header.component_ids) == 1
+    if gray:
+        out = None
+    elif out is None or out.shape != (header.height, header.width, 3):
+        out = empty_pixels(header.height, header.width)
     try:
         pixels = imagecodecs.jpeg8_decode(
             data,
             tables=tables,
             colorspace="GRAYSCALE" if gray else header.color_space(declared),
             outcolorspace="GRAYSCALE" if gray else "RGB",
+            out=out,
         )
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise DecodeError(f"a JPEG cannot be decoded: {error}") from error

@@ -215,6 +215,16 @@ class OpenSlideSlide(Slide):
 
         return read_clipped(self.levels[level].size, origin, size, self.properties.background, read)
 
+    def read_means(
+        self, level: int, first: tuple[int, int], size: tuple[int, int], factor: tuple[int, int]
+    ) -> RgbImage | None:
+        if self._closed:
+            raise SlideReadError(self.path, "the slide is closed")
+        stored = self._stored.get(level)
+        if stored is None:
+            return None
+        return stored.read_means(first, size, factor, self._cache, self.properties.background)
+
     def _flatten(self, fetch: Callable[[], Image], failure: str) -> RgbImage:
         import openslide
         from PIL.Image import DecompressionBombError

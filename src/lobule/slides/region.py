@@ -15,7 +15,7 @@ __all__ = ["choose_level", "read_overview", "read_region", "working_frame"]
 
 LEVEL_TOLERANCE = 1e-3
 LARGEST_READ_PX = 1_048_576
-"""Level pixels read at a time: 3 MB, and up to 64 MB while they are averaged over parts of pixels."""
+"""Level pixels read at a time where they are resampled from a copy: 3 MB."""
 
 
 def working_frame(slide: Slide, mpp: float, snap: float = 0.05) -> WorkingFrame:
@@ -53,18 +53,39 @@ def read_region(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
     Read from `choose_level` and area-averaged down to the working pixels; along an axis where the frame is
     finer than level 0, bilinear (the only upsampling there is; a caller that asks for it warns). A pixel
     comes out the same whichever box it is read through, to one gray level. Memory: the result and about
-    64 MB, whatever the slide and the level: large boxes are read in parts. Raises SlideReadError.
+    16 MB, whatever the slide and the level: large boxes are read in parts. Raises SlideReadError.
     """
+    return _read(slide, frame, box, 1)
+
+
+def read_overview(slide: Slide, frame: WorkingFrame, workers: int = 1) -> RgbImage:
+    """The whole slide in the working frame, (frame.size[1], frame.size[0], 3) uint8, in bounded memory.
+
+    ``workers`` threads read parts of it, where the slide allows several; the result is the same.
+    """
+    width, height = frame.size
+    return _read(slide, frame, Box(0, 0, width, height), workers if slide.thread_safe else 1)
+
+
+def _read(slide: Slide, frame: WorkingFrame, box: Box, workers: int) -> RgbImage:
     width, height = box.size
     if width <= 0 or height <= 0:
         return np.empty((max(height, 0), max(width, 0), 3), np.uint8)
     level = choose_level(slide, frame)
     downsample = slide.levels[level].downsample
-    step = tuple(tidy_step(s / d) for s, d in zip(frame.scale, downsample, strict=True))
-    step_x, step_y = step
-    if width * step_x * height * step_y > LARGEST_READ_PX:
+    step_x, step_y = (tidy_step(s / d) for s, d in zip(frame.scale, downsample, strict=True))
+    fits = width * step_x * height * step_y <= LARGEST_READ_PX
+    if step_x == int(step_x) and step_y == int(step_y) and (fits or workers == 1):
+        factor = int(step_x), int(step_y)
+        if fits and factor == (1, 1):
+            return slide.read_level(level, (box.x0, box.y0), box.size)
+        # a reader that averages tile by tile needs no copy of the level, so that even large boxes are one read
+        means = slide.read_means(level, (box.x0, box.y0), box.size, factor)
+        if means is not None:
+            return means
+    if not fits:
         if width * height > 1:
-            return _read_in_parts(slide, frame, box, (step_x, step_y))
+            return _read_in_parts(slide, frame, box, _parts(slide, level, box, (step_x, step_y)), workers)
         # one working pixel of millions of level pixels: average it from a finer frame
         finer = 16
         inner = WorkingFrame(frame.slide_size, frame.slide_mpp, Mpp(frame.mpp.x / finer, frame.mpp.y / finer))
@@ -83,26 +104,41 @@ def read_region(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
     return resample(pixels, (x0, y0), (box.x0, box.y0), box.size, (step_x, step_y), slide.levels[level].size)
 
 
-def _read_in_parts(slide: Slide, frame: WorkingFrame, box: Box, step: tuple[float, float]) -> RgbImage:
-    """Reads ``box`` in parts of at most LARGEST_READ_PX level pixels: bands of whole rows where these are not
+def _parts(slide: Slide, level: int, box: Box, step: tuple[float, float]) -> list[Box]:
+    """Cuts ``box`` into parts of at most LARGEST_READ_PX level pixels: bands of whole rows where these are not
     too long, so that slides in strips are decoded once."""
-    result = np.empty((box.height, box.width, 3), np.uint8)
     columns = min(box.width, max(1, math.floor(LARGEST_READ_PX / (step[0] * step[1]))))
     rows = min(box.height, max(1, math.floor(LARGEST_READ_PX / (step[0] * step[1] * columns))))
     if rows * step[1] < 512 and columns > rows:
         # long bands of few rows decode every tile many times: blocks about as high as wide instead
         side = max(1, math.floor(math.sqrt(LARGEST_READ_PX / (step[0] * step[1]))))
         columns, rows = min(box.width, side), min(box.height, side)
-    for y in range(box.y0, box.y1, rows):
-        for x in range(box.x0, box.x1, columns):
-            part = Box(x, y, min(x + columns, box.x1), min(y + rows, box.y1))
-            result[part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0] = read_region(
-                slide, frame, part
-            )
+    parts = [
+        Box(x, y, min(x + columns, box.x1), min(y + rows, box.y1))
+        for y in range(box.y0, box.y1, rows)
+        for x in range(box.x0, box.x1, columns)
+    ]
+    if slide.levels[level].tile_size is not None and box.width > box.height:
+        # along the shorter side first, so that tiles that two parts share are still at hand
+        parts.sort(key=lambda part: (part.x0, part.y0))
+    return parts
+
+
+def _read_in_parts(slide: Slide, frame: WorkingFrame, box: Box, parts: list[Box], workers: int) -> RgbImage:
+    result = np.empty((box.height, box.width, 3), np.uint8)
+
+    def place(part: Box) -> None:
+        result[part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0] = _read(
+            slide, frame, part, 1
+        )
+
+    if workers > 1 and len(parts) > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(workers, len(parts))) as pool:
+            for _ in pool.map(place, parts):
+                pass
+    else:
+        for part in parts:
+            place(part)
     return result
-
-
-def read_overview(slide: Slide, frame: WorkingFrame) -> RgbImage:
-    """The whole slide in the working frame, (frame.size[1], frame.size[0], 3) uint8, in bounded memory."""
-    width, height = frame.size
-    return read_region(slide, frame, Box(0, 0, width, height))

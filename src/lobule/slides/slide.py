@@ -81,6 +81,17 @@ class Slide(ABC):
         Returns a new (height, width, 3) uint8 array. Raises SlideReadError.
         """
 
+    def read_means(
+        self, level: int, first: tuple[int, int], size: tuple[int, int], factor: tuple[int, int]
+    ) -> RgbImage | None:
+        """Means of blocks of ``factor`` (x, y) pixels of ``level``, rounded half up, or None.
+
+        Block (i, j) begins at the level's pixel (i·fx, j·fy); blocks ``first`` to ``first + size`` are
+        returned as a new (height, width, 3) uint8 array, anywhere as in `read_level`. None: this reader does
+        not do it faster than whoever averages what `read_level` gives. Raises SlideReadError.
+        """
+        return None
+
     def associated_images(self) -> tuple[str, ...]:
         """Names of the label, macro, thumbnail … images."""
         return ()

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import zlib
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lobule.slides.jpeg_frames import DecodeError, decode_jpeg
+from lobule.slides.slide import RgbImage
 from lobule.slides.tiff_pixels import PixelPlan
 
 __all__ = ["decode_segment"]
 
 
-def decode_segment(data: bytes, plan: PixelPlan, rows: int, tables: bytes | None) -> NDArray[np.generic]:
+def decode_segment(
+    data: bytes, plan: PixelPlan, rows: int, tables: bytes | None, out: RgbImage | None = None
+) -> NDArray[np.generic]:
     """Samples (rows, segment_width, segment_samples) in native byte order.
 
     ``rows``: the segment's height; the last strip is lower than the others. ``tables``: shared JPEG tables.
+    ``out``: memory that may be used, and then is returned, where the segment is a JPEG of that very size.
     Raises DecodeError where the bytes are not what the tags say; never takes more memory than these allow.
     """
     width, samples = plan.segment_width, plan.segment_samples
     if plan.compression in (7, 33003, 33005, 34712, 50001):
-        pixels = _decode_picture(data, plan, rows, tables)
+        pixels = _decode_picture(data, plan, rows, tables, out)
         if pixels.shape[0] < rows or pixels.shape[1] < width or pixels.shape[2] != samples:
             raise DecodeError(f"a tile holds {pixels.shape} where {(rows, width, samples)} belong")
-        return pixels[:rows, :width]
+        return pixels if pixels.shape[:2] == (rows, width) else pixels[:rows, :width]
     expected = rows * width * samples * plan.dtype.itemsize
     raw = _decompress(data, plan.compression, expected)
     if len(raw) < expected:
@@ -55,15 +60,16 @@ def _decompress(data: bytes, compression: int, expected: int) -> bytes:
         raise DecodeError(f"a tile or strip cannot be decompressed: {error}") from error
 
 
-def _decode_picture(data: bytes, plan: PixelPlan, rows: int, tables: bytes | None) -> NDArray[np.generic]:
+def _decode_picture(
+    data: bytes, plan: PixelPlan, rows: int, tables: bytes | None, out: RgbImage | None
+) -> NDArray[np.generic]:
     import imagecodecs
 
     # encoders round the last tile up to whole JPEG blocks
     largest = (plan.segment_width + 63, max(rows, plan.segment_height) + 63)
     if plan.compression == 7:
-        return decode_jpeg(
-            data, declared="YCBCR" if plan.photometric == 6 else "RGB", largest=largest, tables=tables
-        )
+        declared: Literal["RGB", "YCBCR"] = "YCBCR" if plan.photometric == 6 else "RGB"
+        return decode_jpeg(data, declared=declared, largest=largest, tables=tables, out=out)
     width, height = _picture_size(data, plan.compression)
     if width > largest[0] or height > largest[1]:
         raise DecodeError(f"a tile claims {width} x {height} px where {largest[0]} x {largest[1]} belong")

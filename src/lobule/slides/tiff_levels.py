@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from lobule.errors import SlideReadError
 from lobule.slides.jpeg_frames import DecodeError
+from lobule.slides.reused_memory import borrow
 from lobule.slides.slide import RgbImage
 from lobule.slides.tiff_codec import decode_segment
 from lobule.slides.tiff_pixels import LARGEST_SEGMENT_BYTES, PixelPlan, to_rgb
 from lobule.slides.tiff_structure import ByteFile, Directory
+from lobule.slides.tile_assembly import Use, means_of_tiles, pixels_of_tiles
 
 __all__ = ["SegmentCache", "StoredLevel"]
 
-CACHE_BYTES = 64 * 1024 * 1024
+CACHE_BYTES = 24 * 1024 * 1024
+"""Holds two rows of tiles across 16,000 px: what neighboring regions share where they cut tiles."""
+MOST_CACHE_BYTES = 64 * 1024 * 1024
 RAW_STRIP_BYTES = 1024 * 1024
 LARGE_SEGMENT_BYTES = 8 * 1024 * 1024
 
@@ -27,9 +31,13 @@ Background = tuple[int, int, int]
 
 
 class SegmentCache:
-    """The decoded tiles and strips used last, for all levels of a slide: CACHE_BYTES of them, or a single one."""
+    """Decoded tiles and strips of which only a part was used, those used last, for all levels of a slide.
 
-    def __init__(self) -> None:
+    ``limit_bytes`` of them, or a single one. What a region took whole is not kept: its neighbors do not need it.
+    """
+
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self.limit_bytes = limit_bytes
         self._kept: OrderedDict[tuple[int, int], RgbImage] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -50,7 +58,7 @@ class SegmentCache:
             self._kept[key] = segment
             self._bytes += segment.nbytes
             # the newest stays even if it alone is too large: a picture in one strip is not decoded again and again
-            while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            while self._bytes > self.limit_bytes and len(self._kept) > 1:
                 self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
@@ -142,38 +150,64 @@ class StoredLevel:
     ) -> RgbImage:
         """A region that lies inside the stored picture, (H, W, 3) uint8. Decodes only what it touches."""
         plan = self.plan
-        (x0, y0), (width, height) = origin, size
-        x1, y1 = x0 + width, y0 + height
-        result = np.empty((height, width, 3), np.uint8)
-        for row in range(y0 // plan.segment_height, -(-y1 // plan.segment_height)):
-            for column in range(x0 // plan.segment_width, -(-x1 // plan.segment_width)):
-                left, top = column * plan.segment_width, row * plan.segment_height
-                tile = self._segment(row, column, cache, background)
-                ax, ay = max(x0, left), max(y0, top)
-                bx, by = min(x1, left + tile.shape[1]), min(y1, top + tile.shape[0])
-                result[ay - y0 : by - y0, ax - x0 : bx - x0] = tile[
-                    ay - top : by - top, ax - left : bx - left
-                ]
-        return result
 
-    def _segment(self, row: int, column: int, cache: SegmentCache, background: Background) -> RgbImage:
+        def fetch(row: int, column: int, use: Use) -> RgbImage:
+            return self._segment(row, column, use, cache, background)
+
+        return pixels_of_tiles(
+            fetch, (plan.width, plan.height), (plan.segment_width, plan.segment_height), origin, size
+        )
+
+    def read_means(
+        self,
+        first: tuple[int, int],
+        size: tuple[int, int],
+        factor: tuple[int, int],
+        cache: SegmentCache,
+        background: Background,
+    ) -> RgbImage | None:
+        """`Slide.read_means` of the stored picture."""
+        plan = self.plan
+
+        def fetch(row: int, column: int, use: Use) -> RgbImage:
+            return self._segment(row, column, use, cache, background)
+
+        return means_of_tiles(
+            fetch,
+            (plan.width, plan.height),
+            (plan.segment_width, plan.segment_height),
+            first,
+            size,
+            factor,
+            background,
+        )
+
+    def _segment(
+        self, row: int, column: int, use: Use, cache: SegmentCache, background: Background
+    ) -> RgbImage:
         plan = self.plan
         index = row * plan.across + column
         key = (self.directory.offset, index)
         found = cache.find(key)
-        if found is not None:
-            return found
-        with self._one_at_a_time:
-            found = cache.find(key)  # another thread may have been first
-            return self._decode(row, index, key, cache, background) if found is None else found
+        if found is None:
+            with self._one_at_a_time:
+                found = cache.find(key)  # another thread may have been first
+                if found is None:
+                    found = self._decode(row, index, use, background)
+                    if use == "part":
+                        found.flags.writeable = False
+                        cache.keep(key, found)
+                    return found
+        return found.copy() if use == "result" else found
 
-    def _decode(
-        self, row: int, index: int, key: tuple[int, int], cache: SegmentCache, background: Background
-    ) -> RgbImage:
+    def _decode(self, row: int, index: int, use: Use, background: Background) -> RgbImage:
         plan = self.plan
         rows = plan.segment_height
         if not plan.tiled:
             rows = min(rows, plan.height - row * rows)
+        out: RgbImage | None = None
+        if plan.compression == 7 and use == "whole":
+            out = borrow("tile", (rows, plan.segment_width, 3))
         planes: list[NDArray[np.generic]] = []
         for plane in range(plan.planes):
             place = plane * plan.across * plan.down + index
@@ -184,14 +218,11 @@ class StoredLevel:
                 return empty
             data = self._file.read(offset, count)
             try:
-                planes.append(decode_segment(data, plan, rows, self.tables))
+                planes.append(decode_segment(data, plan, rows, self.tables, out))
             except DecodeError as error:
                 raise SlideReadError(
                     self._file.path,
                     f"tile ({index % plan.across}, {row}) of the {plan.width} x {plan.height} px level: {error}",
                 ) from error
         samples = planes[0] if plan.planes == 1 else np.concatenate(planes, axis=2)
-        segment = to_rgb(samples, plan, self.palette)
-        segment.flags.writeable = False
-        cache.keep(key, segment)
-        return segment
+        return to_rgb(samples, plan, self.palette)

@@ -193,7 +193,10 @@ def _check_photometric(
 
 
 def to_rgb(pixels: NDArray[np.generic], plan: PixelPlan, palette: NDArray[np.generic] | None) -> RgbImage:
-    """Stored samples (H, W, samples) to (H, W, 3) uint8."""
+    """Stored samples (H, W, samples) to (H, W, 3) uint8; themselves where they are that already."""
+    if plan.samples == 3 and pixels.dtype == np.uint8 and plan.photometric in (2, 6):
+        colors: RgbImage = pixels.view(np.uint8)
+        return colors
     if pixels.dtype != np.uint8:
         scaled = (pixels.astype(np.uint32) * 255 + 32767) // 65535
         pixels = scaled.astype(np.uint8)
