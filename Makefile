@@ -1,12 +1,13 @@
 # make demo [SLIDE=my.svs]   set up, analyze a slide (a composed one without SLIDE), say where the report lies
 # make test                  install the rest, run all tests
 # make lint                  format, lint and type checks
+# make bench [PEERS=fast,…]  measure speed against the roofline (and rivals); docs/performance.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RESULTS ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,16 @@ lint: $(VENV)/.full
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# the network of the benchmark is written with onnx; everything else is the light install
+$(VENV)/.bench: $(VENV)/.light
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check onnx
+	touch $@
+
+export ROWS PEERS ROUNDS SLIDE MODEL BIG LOBULE_BENCH
+
+bench: $(VENV)/.bench
+	$(BIN)/python bench/run.py
 
 clean:
 	rm -rf $(VENV) $(RESULTS) build dist
