@@ -64,3 +64,15 @@ def test_even_glass_is_what_filters_of_scipy_say(green: np.ndarray) -> None:
         ndimage.maximum_filter(green, 5) - ndimage.minimum_filter(green, 5) <= 10
     )
     np.testing.assert_array_equal(is_even(rgb), expected)
+
+
+def test_evenness_does_not_depend_on_where_bands_of_rows_begin() -> None:
+    random = np.random.default_rng(0)
+    green = random.integers(228, 236, (64, 4096)).astype(np.uint8)
+    green[20:44] = 230
+    whole = is_even(np.repeat(green[..., None], 3, axis=2))
+    assert 0.1 < whole.mean() < 0.9
+    for top in (0, 9, 30):
+        part = is_even(np.repeat(green[top : top + 34, :, None], 3, axis=2))
+        # away from the cut, where the picture is mirrored
+        np.testing.assert_array_equal(part[3:-3], whole[top + 3 : top + 31])

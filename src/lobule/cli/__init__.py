@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": "Show what this machine has and what each gap costs.",
     "phantom": "Write a composed slide with its truth.",
     "train": "Train a model from a recipe.",
+    "prove": "Measure a model in a faster number format; its card gets the proof.",
 }
 
 

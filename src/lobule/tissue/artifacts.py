@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.tissue.color import Hsv, extremes, quantile, to_hsv
+from lobule.tissue.color import bands, extremes, quantile, to_hsv
 from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
 __all__ = ["find_folds", "find_pen", "find_unscanned"]
@@ -31,14 +31,31 @@ def find_unscanned(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return black | drop_small(open_disk(white, 2), area)
 
 
-def find_pen(rgb: NDArray[np.uint8], mpp: float, hsv: Hsv | None = None) -> NDArray[np.bool_]:
+def find_pen(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     """Marker strokes in green, blue, red or black, (H, W) bool.
 
     rgb: (H, W, 3) uint8 at about 4 to 16 µm per pixel. Each color has a core that neither haematoxylin,
     eosin nor blood reach at that scale, of at least 0.01 mm²; a stroke's paler rim is taken with it where
     it lies within 100 µm of a core.
     """
-    hsv = to_hsv(rgb) if hsv is None else hsv
+    shape = rgb.shape[:2]
+    core, rim = np.empty(shape, np.bool_), np.empty(shape, np.bool_)
+    for rows in bands(*shape):
+        core[rows], rim[rows] = _pen_colors(rgb[rows])
+    area_px = max(12.0, _PEN_AREA_MM2 * 1e6 / mpp**2)
+    # on a small field a stroke cannot be as large
+    area_px = min(area_px, max(12.0, 0.02 * core.size))
+    reach = int(min(max(1, round(_PEN_REACH_UM / mpp)), 40))
+    solid = drop_small(open_disk(core, 1), area_px)
+    if not solid.any():
+        return solid
+    stroke = solid | (dilate_disk(solid, reach) & rim)
+    return fill_small(dilate_disk(stroke, 1), area_px)
+
+
+def _pen_colors(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(pixels of a color that only a marker has, pixels that may be a stroke's rim)."""
+    hsv = to_hsv(rgb)
     red, green = (rgb[..., c].astype(np.int16) for c in range(2))
     hue, saturation, value = hsv.hue, hsv.saturation, hsv.value
     low, high = extremes(rgb)
@@ -57,15 +74,7 @@ def find_pen(rgb: NDArray[np.uint8], mpp: float, hsv: Hsv | None = None) -> NDAr
         | (reddish & (saturation >= 110) & (value >= 165))
         | ((value <= 110) & (spread <= 32))
     )
-    area_px = max(12.0, _PEN_AREA_MM2 * 1e6 / mpp**2)
-    # on a small field a stroke cannot be as large
-    area_px = min(area_px, max(12.0, 0.02 * value.size))
-    reach = int(min(max(1, round(_PEN_REACH_UM / mpp)), 40))
-    solid = drop_small(open_disk(core, 1), area_px)
-    if not solid.any():
-        return solid
-    stroke = solid | (dilate_disk(solid, reach) & (rim | core) & (saturation >= 20))
-    return fill_small(dilate_disk(stroke, 1), area_px)
+    return core, (rim | core) & (saturation >= 20)
 
 
 def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
@@ -80,11 +89,10 @@ def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) ->
         return np.zeros_like(tissue)
     # in whole ten-thousandths, so that the median comes from a histogram and every machine agrees
     density = np.rint(-np.log10(np.maximum(np.arange(256), 1) / 255.0) * 1e4).astype(np.uint16)
-    _, high = extremes(rgb)
     summed = density[rgb[..., 0]]
     for channel in (1, 2):
         summed += density[rgb[..., channel]]
     usual = quantile(summed[tissue], 0.5) / 3e4
     # the brightest channel is the least dense
-    dense = tissue & (summed >= 3e4 * max(1.9 * usual, 0.42)) & (density[high] >= 2200)
+    dense = tissue & (summed >= 3e4 * max(1.9 * usual, 0.42)) & (density[extremes(rgb)[1]] >= 2200)
     return drop_small(open_disk(dense, 1), max(9.0, _FOLD_AREA_MM2 * 1e6 / mpp**2)) & tissue

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Hsv",
+    "bands",
     "extremes",
     "find_glass",
     "histogram",
@@ -43,12 +44,12 @@ def to_hsv(rgb: NDArray[np.uint8]) -> Hsv:
     height, width = rgb.shape[:2]
     hue = np.empty((height, width), np.float32)
     saturation, value = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
-    for rows in _bands(height, width):
+    for rows in bands(height, width):
         _hsv_of_band(rgb[rows], hue[rows], saturation[rows], value[rows])
     return Hsv(hue, saturation, value)
 
 
-def _bands(height: int, width: int) -> Iterator[slice]:
+def bands(height: int, width: int) -> Iterator[slice]:
     """Rows of about 64,000 pixels at a time: what is computed in between stays in the processor's cache."""
     rows = max(1, 65_536 // max(width, 1))
     for top in range(0, height, rows):
@@ -78,7 +79,7 @@ def saturation_value(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray
     """Saturation and value of `to_hsv` alone, in a quarter of the time."""
     height, width = rgb.shape[:2]
     saturation, value = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
-    for rows in _bands(height, width):
+    for rows in bands(height, width):
         low, high = extremes(rgb[rows])
         value[rows] = high
         saturation[rows] = _SATURATION_OF[high - low, high]
@@ -101,7 +102,17 @@ def is_even(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     By 10 of 255 at most, and by 3 once noise is averaged over 3 × 3 pixels.
     """
-    green = np.ascontiguousarray(rgb[..., 1])
+    height, width = rgb.shape[:2]
+    even = np.empty((height, width), np.bool_)
+    for rows in bands(height, width):
+        # three rows around the band: two that the range looks at, one more for their means
+        top, bottom = max(0, rows.start - 3), min(height, rows.stop + 3)
+        found = _even_of_band(np.ascontiguousarray(rgb[top:bottom, :, 1]))
+        even[rows] = found[rows.start - top : rows.stop - top]
+    return even
+
+
+def _even_of_band(green: NDArray[np.uint8]) -> NDArray[np.bool_]:
     framed = np.pad(green, 1, mode="edge").astype(np.uint16)
     rows = framed[:-2] + framed[1:-1] + framed[2:]
     sums = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.tissue.artifacts import find_folds, find_pen, find_unscanned
-from lobule.tissue.color import Hsv, find_glass, histogram, is_even, to_hsv, white_balanced
+from lobule.tissue.color import find_glass, histogram, is_even, saturation_value, white_balanced
 from lobule.tissue.morphology import close_disk, drop_small, fill_small
 
 __all__ = ["Tissue", "TissueMethod", "find_tissue"]
@@ -124,15 +124,15 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
     even = is_even(image)
     glass = find_glass(image, even, unscanned)
     balanced = white_balanced(image, glass)
-    hsv = to_hsv(balanced)
-    pen = find_pen(balanced, mpp, hsv) & ~unscanned
+    saturation, value = saturation_value(balanced)
+    pen = find_pen(balanced, mpp) & ~unscanned
     usable = ~(pen | unscanned)
     used: TissueMethod = method
     if _is_blank(image, usable):
         nothing = np.zeros(usable.shape, np.bool_)
         return Tissue(nothing, method, pen, nothing, unscanned, ("no tissue found: the image is blank",))
-    threshold = _SATURATION if method == "hsv" else _otsu_saturation(hsv, usable)
-    raw = (hsv.saturation >= threshold) & (hsv.value > _DARKEST) & usable
+    threshold = _SATURATION if method == "hsv" else _otsu_saturation(saturation, value, usable)
+    raw = (saturation >= threshold) & (value > _DARKEST) & usable
     if glass is None and max(image.shape[:2]) * mpp <= _FIELD_UM:
         # a field taken inside tissue; pale stroma has next to no saturation, but glass has no fibers
         raw |= ~even & usable
@@ -201,14 +201,16 @@ def _otsu(values: NDArray[np.uint8]) -> int:
     return int(np.argmax(between)) + 1
 
 
-def _otsu_saturation(hsv: Hsv, usable: NDArray[np.bool_]) -> int:
-    saturation = hsv.saturation[usable]
+def _otsu_saturation(
+    saturation: NDArray[np.uint8], value: NDArray[np.uint8], usable: NDArray[np.bool_]
+) -> int:
+    saturation, value = saturation[usable], value[usable]
     threshold = _otsu(saturation)
     below = saturation < threshold
     if not below.any():
         return _SATURATION
     # no glass, so Otsu parts pale from dark tissue: not what is asked
-    glassy = np.median(hsv.value[usable][below]) >= 200 and np.median(saturation[below]) < 25
+    glassy = np.median(value[below]) >= 200 and np.median(saturation[below]) < 25
     return threshold if glassy else min(threshold, _SATURATION)
 
 

@@ -1,0 +1,40 @@
+"""``lobule prove``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["prove"]
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--recipe",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The recipe that made the model: it says which data are its test part.",
+)
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder that holds the data sets, each in the folder of its name.",
+)
+@click.option(
+    "--work",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for composed slides, kept for a next time.",
+)
+def prove(model: Path, recipe: Path, data: Path, work: Path) -> None:
+    """Measure MODEL in bfloat16 against float32 on its test part; its card gets the proof of what does as well.
+
+    `analyze` then computes in bfloat16 wherever a processor is faster in it.
+    """
+    from lobule.training.precision import prove_bfloat16
+
+    prove_bfloat16(model, recipe, data, work, say=click.echo)
+    click.echo(f"card: {model / 'card.json'}")
