@@ -9,7 +9,7 @@ import numpy as np
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.slides.resample import needed_pixels, resample, tidy_step
 from lobule.slides.resolution import require_mpp
-from lobule.slides.slide import RgbImage, Slide
+from lobule.slides.slide import Level, RgbImage, Slide
 
 __all__ = ["choose_level", "read_overview", "read_region", "working_frame"]
 
@@ -71,9 +71,7 @@ def _read(slide: Slide, frame: WorkingFrame, box: Box, workers: int) -> RgbImage
     width, height = box.size
     if width <= 0 or height <= 0:
         return np.empty((max(height, 0), max(width, 0), 3), np.uint8)
-    level = choose_level(slide, frame)
-    downsample = slide.levels[level].downsample
-    step_x, step_y = (tidy_step(s / d) for s, d in zip(frame.scale, downsample, strict=True))
+    level, (step_x, step_y) = _level_and_step(slide, frame)
     fits = width * step_x * height * step_y <= LARGEST_READ_PX
     if step_x == int(step_x) and step_y == int(step_y) and (fits or workers == 1):
         factor = int(step_x), int(step_y)
@@ -102,6 +100,24 @@ def _read(slide: Slide, frame: WorkingFrame, box: Box, workers: int) -> RgbImage
     y0, y1 = needed_pixels(box.y0, box.y1, step_y)
     pixels = slide.read_level(level, (x0, y0), (x1 - x0, y1 - y0))
     return resample(pixels, (x0, y0), (box.x0, box.y0), box.size, (step_x, step_y), slide.levels[level].size)
+
+
+_last_steps: tuple[tuple[Level, ...], WorkingFrame, tuple[int, tuple[float, float]]] | None = None
+"""What was found last, for which levels and frame: thousands of regions are read in one frame."""
+
+
+def _level_and_step(slide: Slide, frame: WorkingFrame) -> tuple[int, tuple[float, float]]:
+    """The level to read and its pixels per working pixel (x, y)."""
+    global _last_steps
+    last = _last_steps
+    if last is not None and last[0] is slide.levels and last[1] is frame:
+        return last[2]
+    level = choose_level(slide, frame)
+    sx, sy = frame.scale
+    dx, dy = slide.levels[level].downsample
+    found = level, (tidy_step(sx / dx), tidy_step(sy / dy))
+    _last_steps = slide.levels, frame, found
+    return found
 
 
 def _parts(slide: Slide, level: int, box: Box, step: tuple[float, float]) -> list[Box]:
