@@ -154,3 +154,36 @@ def test_importing_slides_loads_no_reader() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", ["generic", "ome", "aperio", "leica", "strips", "bare description"])
+def test_a_tiff_without_a_makers_mark_is_told_as_openslide_tells_it(
+    kind: str, picture: Picture, tmp_path: Path
+) -> None:
+    import openslide
+
+    from lobule.slides import openslide_reader
+
+    path = tmp_path / "a.tif"
+    if kind == "leica":
+        write_leica_with_bounds(path, picture)
+    elif kind == "strips":
+        write_pyramid(path, picture, tile=None)
+    elif kind == "bare description":
+        write_pyramid(path, picture, description="a section, stained")
+    else:
+        write_pyramid(path, picture, kind=kind)
+    vendor = openslide.OpenSlide.detect_format(path)
+    told = {None: openslide_reader.NOT_KNOWN, "generic-tiff": openslide_reader.OF_NO_VENDOR}.get(vendor)
+    assert openslide_reader.detect(path, path.read_bytes()[:4096]) == told
+
+
+def test_a_plain_tiff_is_opened_without_loading_readers_of_others(picture: Picture, tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.tif", picture, compression="jpeg")
+    code = (
+        "import sys; from lobule.slides import open_slide\n"
+        "with open_slide(sys.argv[1]) as slide: slide.read_level(0, (0, 0), (9, 9))\n"
+        "heavy = {'openslide', 'tifffile', 'PIL', 'pydicom', 'scipy', 'xml.etree', 'lobule.slides.dicom_reader'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.tif")], check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 from lobule.slides.resolution import parse_number
 
@@ -32,6 +31,8 @@ def read_ome_image(description: str) -> OmeImage | None:
     """Parses OME-XML; None if the text is none or is damaged."""
     if "<OME" not in description or "<!DOCTYPE" in description or "<!ENTITY" in description:
         return None
+    from xml.etree import ElementTree
+
     try:
         root = ElementTree.fromstring(description.strip().encode("utf-8"))
     except (ElementTree.ParseError, ValueError):

@@ -32,6 +32,10 @@ READERS = (
 * ``open(path, head)``: the slide; None leaves it to the next; raises UnsupportedSlideError, SlideReadError.
 """
 
+MARKS = {"lobule.slides.dicom_reader": ("dicom", slice(128, 132), b"DICM", "not a DICOM file")}
+"""Readers whose files all bear a mark: their name, where it stands, what it is, and what is said where it is
+not; the module need not be loaded to see that."""
+
 HEAD_BYTES = 4096
 
 
@@ -87,6 +91,11 @@ def _open_path(path: Path) -> Slide:
         _check_tiff(path)
     tried: list[tuple[str, str]] = []
     for module in READERS:
+        if module in MARKS:
+            name, place, mark, otherwise = MARKS[module]
+            if head[place] != mark:
+                tried.append((name, otherwise))
+                continue
         reader: Any = import_module(module)
         of_no_vendor = ("openslide", OF_NO_VENDOR) in tried  # programs save plain pyramids as .svs, too
         if suffix in VENDOR_SUFFIXES and not reader.READS_VENDORS and not of_no_vendor:

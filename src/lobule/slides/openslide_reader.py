@@ -10,14 +10,13 @@ import numpy as np
 
 from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.geometry import Box
-from lobule.slides.dicom_structure import read_dicom_header, siblings_of
 from lobule.slides.levels import build_levels, read_clipped
 from lobule.slides.resolution import judge_mpp, parse_number
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
-from lobule.slides.sniff import OF_NO_VENDOR
+from lobule.slides.sniff import OF_NO_VENDOR, VENDOR_SUFFIXES
 from lobule.slides.tiff_levels import SegmentCache, StoredLevel
 from lobule.slides.tiff_pixels import UnsuitablePixels, plan_pixels
-from lobule.slides.tiff_structure import ByteFile, read_tiff_structure
+from lobule.slides.tiff_structure import ByteFile, is_tiff, read_tiff_structure
 
 if TYPE_CHECKING:
     import openslide
@@ -36,9 +35,23 @@ UNSUPPORTED_MARKS = (
 )
 """Words of OpenSlide's messages for slides that are whole but of a kind it cannot read."""
 
+NOT_KNOWN = "not one of its formats"
+XMP = 700
+FIRST_NDPI_TAG = 65420
+TEXT_TAGS = (270, 271, 272, 305)
+"""ImageDescription, Make, Model, Software."""
+MAKERS_MARKS = (
+    "aperio", "leica", "philips", "dataobject", "medscan", "trestle", "ventana", "iscan", "hamamatsu",
+)  # fmt: skip
+"""One of these, XMP or tags as in NDPI stand in every TIFF that OpenSlide takes for a vendor's slide."""
+
 
 def detect(path: Path, head: bytes) -> str | None:
     """None if OpenSlide knows the file and reads it rightly, else why it declines. Never raises."""
+    if is_tiff(head) and path.suffix.lower() not in VENDOR_SUFFIXES:
+        answer = _plain_tiff(path)
+        if answer is not None:
+            return answer
     import openslide
 
     try:
@@ -46,12 +59,33 @@ def detect(path: Path, head: bytes) -> str | None:
     except (openslide.OpenSlideError, OSError, ValueError) as error:
         return f"detection failed: {error}"
     if vendor is None:
-        return "not one of its formats"
+        return NOT_KNOWN
     if vendor == "generic-tiff":
         # OpenSlide would turn gray, 16 bit and CMYK to RGB without a word, leave turned pictures on their side,
         # and take YCbCr for RGB where the tags say so; where it is right, our own reader is twice as fast
         return OF_NO_VENDOR
     return None
+
+
+def _plain_tiff(path: Path) -> str | None:
+    """What OpenSlide would say of a TIFF that bears no maker's mark, found without loading it; else None."""
+    try:
+        file = ByteFile(path)
+        try:
+            structure = read_tiff_structure(file)
+        finally:
+            file.close()
+    except SlideReadError:
+        return None
+    for directory in structure.every():
+        if any(tag == XMP or tag >= FIRST_NDPI_TAG for tag in (*directory.tags, *directory.lost)):
+            return None
+        if directory.lost & set(TEXT_TAGS):
+            return None
+        text = " ".join(directory.text(tag) for tag in TEXT_TAGS).lower()
+        if any(mark in text for mark in MAKERS_MARKS):
+            return None
+    return OF_NO_VENDOR if structure.chain[0].is_tiled else NOT_KNOWN
 
 
 def open(path: Path, head: bytes) -> Slide:
@@ -190,6 +224,11 @@ class OpenSlideSlide(Slide):
             return None
         return None if profile is None else bytes(profile.tobytes())
 
+    @property
+    def seconds_in_file(self) -> float:
+        """See Slide."""
+        return 0.0 if self._file is None else self._file.seconds
+
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
         if self._closed:
             raise SlideReadError(self.path, "the slide is closed")
@@ -261,6 +300,8 @@ class OpenSlideSlide(Slide):
             if folder.is_dir():
                 return (self.path, *sorted(part for part in folder.iterdir() if part.is_file()))
         if self.properties.format == "dicom":
+            from lobule.slides.dicom_structure import read_dicom_header, siblings_of
+
             return (self.path, *(image.path for image in siblings_of(read_dicom_header(self.path))))
         return (self.path,)
 

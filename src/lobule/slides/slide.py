@@ -73,6 +73,11 @@ class Slide(ABC):
         """Level-0 (width, height)."""
         return self.levels[0].size
 
+    @property
+    def seconds_in_file(self) -> float:
+        """Seconds spent in reading the file so far, over all threads; 0 where a library does not tell."""
+        return 0.0
+
     @abstractmethod
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
         """The pixels of ``level`` from ``origin`` (x, y) **in its own pixels**, ``size`` (width, height).

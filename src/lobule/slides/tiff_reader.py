@@ -151,6 +151,11 @@ class TiffSlide(Slide):
         elif alike > 1:
             notes.append(f"only the first of {alike} pictures of one size in the file is used")
 
+    @property
+    def seconds_in_file(self) -> float:
+        """See Slide."""
+        return self._file.seconds
+
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
         if self._closed:
             raise SlideReadError(self.path, "the slide is closed")

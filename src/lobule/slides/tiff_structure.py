@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def is_tiff(head: bytes) -> bool:
 
 
 class ByteFile:
-    """A file that several threads may read at once."""
+    """A file that several threads may read at once. ``seconds`` counts what reading took, over all threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,6 +49,7 @@ class ByteFile:
         except OSError as error:
             raise SlideReadError(path, f"the file cannot be read: {error.strerror or error}") from error
         self._lock = threading.Lock()
+        self.seconds = 0.0
 
     def read(self, offset: int, count: int) -> bytes:
         """``count`` bytes from ``offset``; raises SlideReadError where the file does not hold them."""
@@ -57,6 +59,7 @@ class ByteFile:
                 f"{count} bytes at {offset} lie beyond the end of the file ({self.size_bytes} bytes): "
                 "it is cut short or damaged",
             )
+        started = time.perf_counter()
         try:
             if hasattr(os, "pread"):
                 data = os.pread(self._file.fileno(), count, offset)
@@ -73,6 +76,8 @@ class ByteFile:
             raise SlideReadError(self.path, f"the file cannot be read: {error}") from error
         if len(data) != count:
             raise SlideReadError(self.path, "the file shrank while it was read")
+        with self._lock:
+            self.seconds += time.perf_counter() - started
         return data
 
     def close(self) -> None:
