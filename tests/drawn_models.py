@@ -122,6 +122,22 @@ def redness_model(folder: Path, *, tile_px: int = 64, mpp: float = 1.0) -> Path:
     return _card(folder, "tumor", graph, {"patch": 0.5, "refine": 0.5})
 
 
+def screened(folder: Path, *, misled: bool = False) -> Path:
+    """A redness model with a screening graph that says the same, or where ``misled`` the contrary."""
+    card = json.loads((folder / "card.json").read_text())
+    patch = card["graphs"][0]
+    model = onnx.load(str(folder / "model.onnx"))
+    if misled:
+        last = model.graph.node[-1]
+        last.input[0], last.input[1] = last.input[1], last.input[0]
+    onnx.save(model, str(folder / "screen.onnx"))
+    sha = hashlib.sha256((folder / "screen.onnx").read_bytes()).hexdigest()
+    card["graphs"].append({**patch, "file": "screen.onnx", "role": "screen", "sha256": sha})
+    card["thresholds"] |= {"screen_low": 0.1, "screen_high": 0.9}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
 def darkness_model(folder: Path, *, tile_px: int = 256, halo_px: int = 32, mpp: float = 0.5) -> Path:
     """Nucleus where the mean of R, G, B is below 100; the distance map is the same, so nothing is split."""
     nodes = [

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from lobule.analysis.files import FINDINGS, finished
 from lobule.analysis.options import Options
-from lobule.analysis.single import prepare, run_stages
+from lobule.analysis.single import Result, prepare, run_stages
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import write_summary
@@ -92,9 +92,11 @@ def analyze_slides(
     *,
     mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
+    after: Callable[[Result], None] | None = None,
 ) -> tuple[Outcome, ...]:
     """Analyzes every slide into ``out`` and writes ``out/summary.csv`` after each.
 
+    ``after`` is called with each result once it is written, its slide still open.
     ``mpp`` is one for all slides, or a table by file name (with or without its ending); None: as the files say.
     Raises ModelError or ConfigurationError at once where nothing could be done for any slide.
     """
@@ -108,7 +110,7 @@ def analyze_slides(
     ids = slide_ids(slides)
     for number, (slide, slide_id) in enumerate(ids.items(), 1):
         reporter.say(f"[{number}/{len(ids)}] {slide.name}")
-        outcome = _attempt(slide, slide_id, out, options, models, mpp, reporter)
+        outcome = _attempt(slide, slide_id, out, options, models, mpp, reporter, after)
         outcomes.append(outcome)
         if outcome.status == "failed":
             reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
@@ -128,6 +130,7 @@ def _attempt(
     models: Mapping[str, Model],
     mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
+    after: Callable[[Result], None] | None,
 ) -> Outcome:
     stage = "open"
     try:
@@ -145,6 +148,8 @@ def _attempt(
                     result = run_stages(prepared, work, reporter)
                     stage = "write"
                     result.write(out)
+                    if after is not None:
+                        after(result)
             except LobuleError as error:
                 # a slide refused before its first tile leaves no folder behind
                 if (

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lobule.findings.schema import StageSeconds
+from lobule.slides.slide import Slide
 
 __all__ = ["Clock"]
 
@@ -33,13 +34,27 @@ class Clock:
 
     @contextmanager
     def part(self, stage: str, part: str) -> Iterator[None]:
-        """Seconds of one sub-stage (read, prepare, infer, decode_maps, write)."""
+        """Seconds of one sub-stage (read, decode, prepare, infer, decode_maps, write)."""
         started = time.perf_counter()
         try:
             yield
         finally:
             with self._lock:
                 self._parts[stage][part] += time.perf_counter() - started
+
+    @contextmanager
+    def reading(self, stage: str, slide: Slide) -> Iterator[None]:
+        """Around all of a stage's reading: what the slide's file took is moved from ``decode`` to ``read``."""
+        before = slide.seconds_in_file
+        try:
+            yield
+        finally:
+            taken = slide.seconds_in_file - before
+            with self._lock:
+                parts = self._parts[stage]
+                taken = min(taken, parts["decode"])
+                parts["decode"] -= taken
+                parts["read"] += taken
 
     def seconds(self) -> tuple[StageSeconds, ...]:
         """All stages in the order in which they ended."""

@@ -73,7 +73,7 @@ def write_result(result: Result, folder: Path) -> Path:
         for stale in {"heatmap.ome.tif", "regions.geojson", "nuclei.geojson.gz"} - set(files):
             (folder / stale).unlink(missing_ok=True)
     findings = result.findings([_digest(folder / name) for name in files])
-    with _writing(folder):
+    with result.clock.stage("report"), _writing(folder):
         write_report(folder / "report.html", findings, _evidence(result))
         text = json.dumps(findings.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
         with whole_file(folder / FINDINGS) as stream:

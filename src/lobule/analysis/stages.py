@@ -62,8 +62,9 @@ _TILE = struct.Struct(
     "<ddd3d"
 )  # P(tumor) by the screen, by the classifier (nan: not asked), sharpness, mean R, G, B
 
-AUDIT_EVERY = 32
-"""One in so many tiles, wherever they lie, goes through the classifier even if it is settled without."""
+AUDIT_EVERY, LEAST_AUDITED = 32, 16
+"""One in so many tiles, wherever they lie, goes through the classifier even if it is settled without; on a small
+slide more of them, so that about LEAST_AUDITED do."""
 AUDIT_TOLERANCE = 0.05
 """If more of these (and more than one) are judged otherwise by the classifier, every tile goes through it."""
 
@@ -93,7 +94,12 @@ class TumorOutcome:
     blurred: ScalarMap
     mean_rgb: tuple[float, float, float] | None
     tiles: int
+    screened: int
+    """Tiles that the screening network saw."""
+    classified: int
+    """Tiles that the patch classifier saw."""
     resumed: int
+    grid: TileGrid
     frame: WorkingFrame
     runtime: str
     note: str | None
@@ -140,12 +146,13 @@ def look_for_tissue(
     """Reads the overview, judges the stain and finds tissue (or takes it from a file)."""
     with clock.stage("tissue"):
         frame = overview_frame(slide, mpp)
-        with clock.part("tissue", "read"):
+        with clock.reading("tissue", slide), clock.part("tissue", "decode"):
             overview = read_overview(slide, frame)
-        tissue = find_tissue(overview, frame.mpp.mean, method="otsu" if method == "otsu" else "hsv")
-        source: str = tissue.method
-        warnings = list(tissue.warnings)
-        stain = judge_stain(overview, tissue.mask)
+        with clock.part("tissue", "decode_maps"):
+            tissue = find_tissue(overview, frame.mpp.mean, method="otsu" if method == "otsu" else "hsv")
+            source: str = tissue.method
+            warnings = list(tissue.warnings)
+            stain = judge_stain(overview, tissue.mask)
         if mask_file is not None:
             from dataclasses import replace
 
@@ -176,7 +183,7 @@ class _Tiles:
 
     def read(self, index: int) -> RgbImage:
         """The pixels of the tile's read box."""
-        with self._clock.part(self._stage, "read"):
+        with self._clock.part(self._stage, "decode"):
             return read_region(self._slide, self._frame, self.grid.read(index))
 
     def infer(self, runtime: Runtime, role: str, index: int, pixels: RgbImage) -> NDArray[np.generic]:
@@ -230,17 +237,17 @@ class _TumorPass:
     """The pass over a slide's tiles: a small network settles the easy ones, the classifier judges the others."""
 
     def __init__(
-        self, tiles: _Tiles, networks: TumorNetworks, model: Model, mpp: float, clock: Clock
+        self, tiles: _Tiles, networks: TumorNetworks, model: Model, mpp: float, count: int, clock: Clock
     ) -> None:
         if networks.patch is None:
             raise LobuleError(f"model {model.name} has no patch graph")
         self._tiles, self._model, self._mpp, self._clock = tiles, model, mpp, clock
         self._patch, self._screen = networks.patch, networks.screen
+        self._audit_every = min(AUDIT_EVERY, max(1, count // LEAST_AUDITED))
 
-    @staticmethod
-    def audited(index: int) -> bool:
+    def audited(self, index: int) -> bool:
         """Whether the tile is asked of both; by its number alone, scattered over the slide."""
-        return zlib.crc32(index.to_bytes(8, "little")) % AUDIT_EVERY == 0
+        return zlib.crc32(index.to_bytes(8, "little")) % self._audit_every == 0
 
     def settled(self, screened: float) -> bool:
         """Whether the screen's word is enough."""
@@ -306,10 +313,10 @@ def find_tumor(
         grid = tiles.grid
         kept = [int(index) for index in select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.25)]
         opened = networks()
-        over = _TumorPass(tiles, opened, model, frame.mpp.mean, clock)
+        over = _TumorPass(tiles, opened, model, frame.mpp.mean, len(kept), clock)
         todo = [index for index in kept if index not in records]
         resumed = len(kept) - len(todo)
-        with reporter.step(f"{slide_id}: tumor", len(todo)) as step:
+        with clock.reading("tumor", slide), reporter.step(f"{slide_id}: tumor", len(todo)) as step:
             for index, payload in in_order(todo, over.look, workers=engine.workers):
                 records.append(index, payload)
                 step.advance()
@@ -349,7 +356,10 @@ def find_tumor(
         blurred=blur_map,
         mean_rgb=tuple(np.mean(colors, 0)) if colors else None,
         tiles=len(kept),
+        screened=sum(not math.isnan(tile.screened) for tile in known.values()),
+        classified=sum(not math.isnan(tile.classified) for tile in known.values()),
         resumed=resumed,
+        grid=grid,
         frame=frame,
         runtime=description,
         note="; ".join(part for part in (screening, note) if part) or None,
@@ -402,7 +412,7 @@ def _refine(
             f"only {cells} tiles hold tissue, too few to refine: regions are the heatmap at its threshold",
         )
     frame = refinement_frame(slide.size, heatmap.frame.slide_mpp, graph.tile_px)
-    with clock.part("tumor", "read"):
+    with clock.part("tumor", "decode"):
         overview = read_overview(slide, frame)
     with clock.part("tumor", "prepare"):
         inputs = prepare_refinement(overview, heatmap, frame, graph)
@@ -487,7 +497,7 @@ def measure_nuclei(
                 return zlib.compress(inside(nuclei, shapely.contains_xy(region, x, y)).to_bytes(), 1)
 
         todo = [int(index) for index in chosen if int(index) not in records]
-        with reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
+        with clock.reading("nuclei", slide), reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
             for index, payload in in_order(todo, look, workers=engine.workers):
                 records.append(index, payload)
                 step.advance()

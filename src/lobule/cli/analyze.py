@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lobule.geometry import Mpp
+
+if TYPE_CHECKING:
+    from lobule.analysis.single import Result
 
 __all__ = ["analyze", "existing_slides", "parse_bytes", "parse_mpp", "parse_nuclei"]
 
@@ -134,6 +138,7 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
     show_default=True,
     help="Nuclei tiles to look at, spread evenly over the region; 'all' for every one.",
 )
+@click.option("--profile", is_flag=True, help="Say where the time went, beside the least it could take here.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only what failed.")
 def analyze(
     slides: tuple[str, ...],
@@ -150,6 +155,7 @@ def analyze(
     tissue: Path | None,
     tissue_method: str,
     nuclei: str,
+    profile: bool,
     quiet: bool,
 ) -> int:
     """Analyze SLIDES (files or folders) and write a folder of results for each.
@@ -179,6 +185,7 @@ def analyze(
         options,
         mpp=parse_mpp(mpp),
         reporter=reporter_for(quiet=quiet),
+        after=_say_profile if profile else None,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
@@ -191,6 +198,15 @@ def analyze(
         if len(outcomes) > 1:
             click.echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} slides done; {out / 'summary.csv'}")
     return 1 if failed else 0
+
+
+def _say_profile(result: Result) -> None:
+    """Measures the limits and prints where the time went."""
+    from lobule.analysis.profile import measure_rooflines, profile_lines
+
+    click.echo(f"{result.slide_id}: where the time went")
+    for line in profile_lines(result, measure_rooflines(result)):
+        click.echo(f"  {line}")
 
 
 def _brief(slide_id: str, outcome: object) -> str:

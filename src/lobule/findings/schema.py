@@ -142,7 +142,9 @@ class StageSeconds(_Strict):
     stage: str
     total: float
     read: float = 0.0
-    """Reading and decoding the tiles' pixels; the readers do both in one call."""
+    """Getting the slide's bytes; readers that do this and decoding in one call count it under decode."""
+    decode: float = 0.0
+    """Bytes to pixels of the working resolution."""
     prepare: float = 0.0
     infer: float = 0.0
     decode_maps: float = 0.0

@@ -433,7 +433,15 @@ def _seconds_rows(findings: Findings) -> list[tuple[str, ...]]:
             _STAGE_NAMES.get(row.stage, row.stage),
             *(
                 f"{value:.1f}" if value else _MISSING
-                for value in (row.total, row.read, row.prepare, row.infer, row.decode_maps, row.write)
+                for value in (
+                    row.total,
+                    row.read,
+                    row.decode,
+                    row.prepare,
+                    row.infer,
+                    row.decode_maps,
+                    row.write,
+                )
             ),
         )
         for row in findings.run.seconds

@@ -35,6 +35,9 @@ UNSUPPORTED_MARKS = (
 )
 """Words of OpenSlide's messages for slides that are whole but of a kind it cannot read."""
 
+OPAQUE = int(np.array([0, 0, 0, 255], np.uint8).view(np.uint32)[0])
+"""The least 32-bit word of four bytes whose last, alpha, is full, on processors that put the last byte on top."""
+
 NOT_KNOWN = "not one of its formats"
 XMP = 700
 FIRST_NDPI_TAG = 65420
@@ -269,19 +272,22 @@ class OpenSlideSlide(Slide):
         from PIL.Image import DecompressionBombError
 
         try:
-            rgba = np.asarray(fetch())
+            image = fetch()
+            rgba = np.asarray(image)
         except (
             openslide.OpenSlideError, OSError, ValueError, MemoryError, DecompressionBombError,
             KeyError,  # OpenSlide forgets its associated images once a read has failed
         ) as error:  # fmt: skip
             raise SlideReadError(self.path, f"{failure} (damaged or truncated file?): {error}") from error
-        rgb: RgbImage = np.ascontiguousarray(rgba[..., :3])
-        alpha = rgba[..., 3]
-        if alpha.size and alpha.min() < 255:
-            weight = alpha[..., None].astype(np.float32) / 255.0
-            color = np.asarray(self.properties.background, np.float32)
-            rgb = np.rint(rgb * weight + color * (1.0 - weight)).astype(np.uint8)
-        return rgb
+        if rgba.view(np.uint32).min(initial=OPAQUE) >= OPAQUE:
+            # Pillow drops the fourth channel five times as fast as NumPy
+            packed = np.frombuffer(image.tobytes("raw", "RGB"), np.uint8)
+            rgb: RgbImage = packed.reshape(*rgba.shape[:2], 3).copy()
+            return rgb
+        weight = rgba[..., 3:].astype(np.float32) / 255.0
+        color = np.asarray(self.properties.background, np.float32)
+        laid: RgbImage = np.rint(rgba[..., :3] * weight + color * (1.0 - weight)).astype(np.uint8)
+        return laid
 
     def associated_images(self) -> tuple[str, ...]:
         return () if self._closed else tuple(sorted(self._handle.associated_images))

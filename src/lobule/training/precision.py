@@ -62,10 +62,18 @@ def prove_bfloat16(folder: Path, recipe_path: Path, data: Path, work: Path, *, s
         say(
             f"{graph.role}: {name} {full:.4f} in float32, {lower:.4f} in bfloat16: {'' if proven else 'not '}proven"
         )
-        proof = LowerPrecision(
-            precision="bfloat16", score=name, float32=round(full, 5), value=round(lower, 5), on=on, how=how
-        )
-        graphs.append(graph.model_copy(update={"lower_precisions": (proof,) if proven else ()}))
+        proofs = []
+        if proven:
+            proof = LowerPrecision(
+                precision="bfloat16",
+                score=name,
+                float32=round(full, 5),
+                value=round(lower, 5),
+                on=on,
+                how=how,
+            )
+            proofs.append(proof)
+        graphs.append(graph.model_copy(update={"lower_precisions": tuple(proofs)}))
     card = model.card.model_copy(update={"graphs": tuple(graphs)})
     write_card(card, folder)
     return card
@@ -93,12 +101,11 @@ def _tumor(
 ) -> dict[str, _Measured]:
     fields = read_fields(data / recipe.fields, recipe.split)["test"]
     out: dict[str, _Measured] = {}
-    classifiers = {}
     for role in ("screen", "patch"):
         graph = model.card.graph(role)
         if graph is None:
             continue
-        classify = classifiers[role] = _classifier(_opened(model, graph, precision), graph)
+        classify = _classifier(_opened(model, graph, precision), graph)
         found = score_fields(classify, fields, recipe.field_mpp, recipe.patch)
         out[role] = (
             "tile AUC",
@@ -110,9 +117,11 @@ def _tumor(
     if refine is None:
         return out
     count = recipe.refine.compose.test_slides
-    frames = compose_frames(
-        recipe, fields, classifiers["patch"], count, recipe.seed + 3, work / f"composed-test-{precision}"
-    )
+    # the same heatmaps for both: each graph is judged by itself
+    patch = model.card.graph("patch")
+    assert patch is not None
+    classify = _classifier(_opened(model, patch, "float32"), patch)
+    frames = compose_frames(recipe, fields, classify, count, recipe.seed + 3, work / "composed-test")
     runtime = _opened(model, refine, precision)
     counts = MaskCounts(0, 0, 0, 0)
     for frame in frames:
@@ -123,7 +132,7 @@ def _tumor(
         "pixel Dice, pooled",
         counts.dice,
         f"{count} slides composed of the BACH test block",
-        f"refined map at threshold {model.card.thresholds['refine']:g}, heatmap of the same precision",
+        f"refined map at threshold {model.card.thresholds['refine']:g}, heatmaps in float32",
     )
     return out
 
