@@ -1,11 +1,21 @@
-"""From a nucleus map and a distance map to one label a nucleus: marker-based watershed."""
+"""From a nucleus map and a distance map to one label a nucleus: marker-based watershed.
+
+Nearly all nuclei stand alone or hold one marker, and are then what the mask says. So connected parts are found
+on runs (maximal stretches of a row, a sixteenth of the pixels), and only parts with two markers or more are
+flooded, on a small array of their own. Of those, a pixel from which the steepest way uphill ends in a marker
+is that marker's in any flood, so the priority queue sees the few others alone.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["find_instances"]
+from lobule.geometry import Box
+
+__all__ = ["find_instances", "find_instances_near"]
 
 
 def find_instances(
@@ -23,62 +33,314 @@ def find_instances(
     What is decided about a nucleus depends on the nuclei it touches only, not on where in the array it lies.
     Raises ValueError where ``maps`` has another shape.
     """
-    from scipy import ndimage
-    from skimage.segmentation import watershed
-
-    if maps.ndim != 3 or maps.shape[0] != 2:
-        raise ValueError(f"maps must be (2, height, width), not {maps.shape}")
-    probability, distance = maps
-    mask = probability > mask_threshold
-    if not mask.any():
-        return np.zeros(mask.shape, np.int32)
-    markers, count = ndimage.label(mask & (distance > marker_threshold), output=np.int32)
-    parts, part_count = ndimage.label(mask, output=np.int32)
-    marked = np.zeros(part_count + 1, bool)
-    marked[parts[markers > 0]] = True
-    marked[0] = True
-    alone = ~marked[parts]
-    # Numbers of unmarked parts follow those of the markers; gaps are closed at the end.
-    markers[alone] = parts[alone] + count
-    labels = watershed(-distance, markers, mask=mask, connectivity=1).astype(np.int32, copy=False)
-    _fill_holes(labels)
-    return _without_small(labels, min_area_px)
-
-
-def _fill_holes(labels: NDArray[np.int32]) -> None:
-    """Fills, in place, each background part that touches one label only, not the border, and is no larger."""
-    from scipy import ndimage
-
-    holes, count = ndimage.label(labels == 0, structure=np.ones((3, 3)), output=np.int32)
-    if count == 0:
-        return
-    inner = np.ones(count + 1, bool)
-    for edge in (holes[0], holes[-1], holes[:, 0], holes[:, -1]):
-        inner[edge] = False
-    inner[0] = False
-    if not inner.any():
-        return
-    lowest = np.full(count + 1, np.iinfo(np.int32).max, np.int32)
-    highest = np.zeros(count + 1, np.int32)
-    for here, beside in (
-        ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
-        ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
-    ):
-        for hole, label in ((holes[here], labels[beside]), (holes[beside], labels[here])):
-            touching = (hole > 0) & (label > 0)
-            np.minimum.at(lowest, hole[touching], label[touching])
-            np.maximum.at(highest, hole[touching], label[touching])
-    areas = np.bincount(labels.ravel())
-    fill = inner & (lowest == highest)
-    fill &= np.bincount(holes.ravel(), minlength=count + 1) <= areas[np.where(fill, highest, 0)]
-    inside = fill[holes]
-    labels[inside] = highest[holes[inside]]
-
-
-def _without_small(labels: NDArray[np.int32], min_area_px: float) -> NDArray[np.int32]:
-    areas = np.bincount(labels.ravel())
+    whole = Box(0, 0, maps.shape[-1], maps.shape[-2])
+    found, at = find_instances_near(
+        maps, whole, mask_threshold=mask_threshold, marker_threshold=marker_threshold
+    )
+    areas = np.bincount(found.reshape(-1), minlength=1)
     kept = areas >= max(min_area_px, 1)
     kept[0] = False
     number = np.cumsum(kept, dtype=np.int32)
     number[~kept] = 0
-    return number[labels]
+    labels = np.zeros(maps.shape[1:], np.int32)
+    labels[at.y0 : at.y1, at.x0 : at.x1] = number[found]
+    return labels
+
+
+def find_instances_near(
+    maps: NDArray[np.float32], box: Box, *, mask_threshold: float, marker_threshold: float
+) -> tuple[NDArray[np.int32], Box]:
+    """As `find_instances`, for those parts of the mask alone whose bounding box meets ``box`` (map pixels).
+
+    No other can hold a nucleus with its centroid in ``box``. Small ones are not removed. Returns the label map
+    of the smallest part of ``maps`` that holds them all, and where it lies; both are empty where there are none.
+    """
+    if maps.ndim != 3 or maps.shape[0] != 2:
+        raise ValueError(f"maps must be (2, height, width), not {maps.shape}")
+    probability, distance = maps
+    mask = np.zeros((maps.shape[1], maps.shape[2] + 1), bool)
+    np.greater(probability, mask_threshold, out=mask[:, :-1])
+    runs = _Runs.of(mask)
+    part, count = runs.joined(reach=0)
+    bounds = runs.bounds(part, count)
+    near = (bounds.x0 < box.x1) & (bounds.x1 > box.x0) & (bounds.y0 < box.y1) & (bounds.y1 > box.y0)
+    if not near.any():
+        return np.zeros((0, 0), np.int32), Box(0, 0, 0, 0)
+    at = Box(
+        int(bounds.x0[near].min()),
+        int(bounds.y0[near].min()),
+        int(bounds.x1[near].max()),
+        int(bounds.y1[near].max()),
+    )
+
+    seeds = mask[at.y0 : at.y1, at.x0 : at.x1 + 1].copy()
+    seeds[:, -1] = False
+    distance = distance[at.y0 : at.y1, at.x0 : at.x1]
+    seeds[:, :-1] &= distance > marker_threshold
+    markers = _Runs.of(seeds)
+    marker, marker_count = markers.joined(reach=0)
+    first = markers.starts // markers.stride + at.y0, markers.starts % markers.stride + at.x0
+    around = np.searchsorted(runs.starts, first[0] * runs.stride + first[1], side="right") - 1
+    part_of_marker = np.zeros(marker_count, np.intp)
+    part_of_marker[marker] = part[around]
+    several = near & (np.bincount(part_of_marker, minlength=count) > 1)
+
+    # one label a part; those of parts with several markers follow
+    number = np.cumsum(near & ~several, dtype=np.int32)
+    last = int(number[-1])
+    number[~near | several] = 0
+    shown = near[part]
+    runs, part = runs.chosen(shown).cropped(at), part[shown]
+    labels = runs.painted(number[part], at.height)
+    areas = np.asarray(np.bincount(number[part], runs.lengths, minlength=last + 1), np.float64)
+    if several.any():
+        split = several[part]
+        added = _flood(labels, distance, runs.chosen(split), part[split], bounds, at, marker_threshold, last)
+        areas = np.concatenate([areas, added])
+    _fill_holes(labels, areas, mask[at.y0 : at.y1, at.x0 : at.x1])
+    return labels[:, :-1], at
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Half-open bounding boxes, one a part, each (n,)."""
+
+    x0: NDArray[np.intp]
+    y0: NDArray[np.intp]
+    x1: NDArray[np.intp]
+    y1: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Maximal stretches of set pixels of a mask, in raster order.
+
+    ``starts`` and ``stops`` (n,) count pixels of the flattened mask, whose rows are ``stride`` long and end in
+    an unset pixel, so that no stretch goes from one row into the next.
+    """
+
+    starts: NDArray[np.intp]
+    stops: NDArray[np.intp]
+    stride: int
+
+    @staticmethod
+    def of(mask: NDArray[np.bool_]) -> _Runs:
+        """The runs of a mask (contiguous) with an unset last column."""
+        flat = mask.reshape(-1)
+        changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        if flat[0]:
+            changes = np.concatenate([np.zeros(1, np.intp), changes])
+        return _Runs(changes[::2], changes[1::2], mask.shape[1])
+
+    def joined(self, reach: int) -> tuple[NDArray[np.int32], int]:
+        """The connected part each run belongs to, from 0, and their number.
+
+        Runs of neighboring rows touch when they share a column (``reach`` 0, 4-connected) or come within one
+        column of each other (``reach`` 1, 8-connected).
+        """
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import connected_components
+
+        size = len(self.starts)
+        if size == 0:
+            return np.zeros(0, np.int32), 0
+        below = np.searchsorted(self.stops, self.starts + (self.stride - reach), side="right")
+        beyond = np.searchsorted(self.starts, self.stops + (self.stride + reach), side="left")
+        touched = np.maximum(beyond - below, 0)
+        ends = np.cumsum(touched)
+        beside = np.arange(ends[-1]) + np.repeat(below - (ends - touched), touched)
+        links = csr_array(
+            (np.ones(len(beside), np.int8), beside, np.concatenate([[0], ends])), shape=(size, size)
+        )
+        count, part = connected_components(links, directed=False)
+        return part, int(count)
+
+    def bounds(self, part: NDArray[np.int32], count: int) -> _Bounds:
+        """The bounding box of each of ``count`` parts."""
+        y, x = np.divmod(self.starts, self.stride)
+        x0, y0 = np.full(count, self.stride), np.zeros(count, np.intp)
+        x1, y1 = np.zeros(count, np.intp), np.zeros(count, np.intp)
+        np.minimum.at(x0, part, x)
+        np.maximum.at(x1, part, x + (self.stops - self.starts))
+        # raster order: of several writes to one place the last stays
+        y0[part[::-1]] = y[::-1]
+        y1[part] = y + 1
+        return _Bounds(x0, y0, x1, y1)
+
+    def chosen(self, which: NDArray[np.bool_]) -> _Runs:
+        return _Runs(self.starts[which], self.stops[which], self.stride)
+
+    def cropped(self, at: Box) -> _Runs:
+        """These runs, all of which lie in ``at``, counted from its first pixel in rows one longer than it."""
+        y, x = np.divmod(self.starts, self.stride)
+        starts = (y - at.y0) * (at.width + 1) + (x - at.x0)
+        return _Runs(starts, starts + (self.stops - self.starts), at.width + 1)
+
+    def painted(self, values: NDArray[np.int32], height: int) -> NDArray[np.int32]:
+        """An array (height, stride) with each run's value on its pixels, 0 elsewhere."""
+        places = np.empty(2 * len(self.starts) + 1, np.intp)
+        places[:-1:2], places[1::2], places[-1] = self.starts, self.stops, height * self.stride
+        levels = np.zeros(len(places), np.int32)
+        levels[1::2] = values
+        return np.repeat(levels, np.diff(places, prepend=0)).reshape(height, self.stride)
+
+    @property
+    def lengths(self) -> NDArray[np.intp]:
+        return self.stops - self.starts
+
+
+def _stretches(starts: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[np.intp]:
+    """``start, start + 1, … start + length - 1`` of every pair, one after the other."""
+    ends = np.cumsum(lengths)
+    places: NDArray[np.intp] = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+    return places
+
+
+def _flood(
+    labels: NDArray[np.int32],
+    distance: NDArray[np.float32],
+    runs: _Runs,
+    part: NDArray[np.int32],
+    bounds: _Bounds,
+    at: Box,
+    marker_threshold: float,
+    last: int,
+) -> NDArray[np.intp]:
+    """Splits the parts that ``runs`` make up by their markers; numbers in ``labels`` go on from ``last``.
+
+    Returns the new labels' areas in pixels.
+
+    ``labels`` and ``runs`` have rows one longer than ``at``, ``distance`` is its crop. The parts are laid out
+    anew, each as it is and none touching another, so that little more than them is looked at.
+    """
+    down, right, shape = _layout(bounds, np.unique(part))
+    y = runs.starts // runs.stride
+    x = runs.starts - y * runs.stride
+    target = (y + at.y0 + down[part]) * shape[1] + (x + at.x0 + right[part])
+    lengths = runs.lengths
+    here, there = _stretches(target, lengths), _stretches(runs.starts, lengths)
+    height = np.full(shape, -np.inf, np.float32)
+    height.reshape(-1)[here] = distance[np.divmod(there, runs.stride)]
+    found = _watershed(height, marker_threshold).reshape(-1)[here]
+    labels.reshape(-1)[there] = found + last
+    areas: NDArray[np.intp] = np.bincount(found)[1:]
+    return areas
+
+
+def _layout(
+    bounds: _Bounds, chosen: NDArray[np.integer]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], tuple[int, int]]:
+    """How far down and right each chosen part moves so that all fit into a small array without touching.
+
+    Shelves of parts by falling height; an empty pixel lies around each part. Returns two shifts, (parts,)
+    each, and the array's shape.
+    """
+    heights, widths = (bounds.y1 - bounds.y0)[chosen], (bounds.x1 - bounds.x0)[chosen]
+    area = float(np.sum((heights + 1) * (widths + 1)))
+    width = max(int(np.sqrt(area)), int(widths.max()) + 2)
+    down, right = np.zeros(len(bounds.x0), np.intp), np.zeros(len(bounds.x0), np.intp)
+    top, left, shelf = 1, 1, 0
+    order = np.argsort(-heights, kind="stable")
+    for of, high, wide in zip(
+        chosen[order].tolist(), heights[order].tolist(), widths[order].tolist(), strict=True
+    ):
+        if left + wide + 1 > width:
+            top, left, shelf = top + shelf + 1, 1, 0
+        down[of], right[of] = top, left
+        left += wide + 1
+        shelf = max(shelf, high)
+    down[chosen] -= bounds.y0[chosen]
+    right[chosen] -= bounds.x0[chosen]
+    return down, right, (top + shelf + 1, width)
+
+
+def _watershed(height: NDArray[np.float32], marker_threshold: float) -> NDArray[np.int32]:
+    """Labels from 1 of the pixels above minus infinity, flooded downhill from their 4-connected markers.
+
+    The outermost rows and columns are minus infinity. A pixel is given to a marker outright where each step
+    from it to its one highest neighbor leads up and the last into that marker: all on that way is flooded
+    before any other neighbor of it. The queue decides about the rest: ties, and what lies behind a summit too
+    low for a marker.
+    """
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    seeds = height > marker_threshold
+    markers: NDArray[np.int32] = ndimage.label(seeds, output=np.int32)[0]
+    stride = height.shape[1]
+    flat, labels = height.reshape(-1), markers.reshape(-1)
+    middle = slice(stride, -stride)
+    beside = [flat[stride + step : len(flat) - stride + step] for step in (-stride, -1, 1, stride)]
+    highest = np.maximum(np.maximum(beside[0], beside[1]), np.maximum(beside[2], beside[3]))
+    inner = flat[middle]
+    open_ = (inner > -np.inf) & ~seeds.reshape(-1)[middle]
+    ways = np.zeros(len(inner), np.int8)
+    step = np.zeros(len(inner), np.int32)
+    for values, offset in zip(beside, (-stride, -1, 1, stride), strict=True):
+        is_highest = values == highest
+        ways += is_highest
+        step += is_highest * np.int32(offset)
+    rising = np.flatnonzero(open_ & (ways == 1) & (highest > inner))
+    toward = np.arange(len(flat))
+    rising_at = rising + stride
+    toward[rising_at] += step[rising]
+    while True:
+        now = toward[rising_at]
+        further = toward[now]
+        if np.array_equal(now, further):
+            break
+        toward[rising_at] = further
+    labels[rising_at] = labels[now]
+
+    left = np.zeros(len(flat), bool)
+    left[middle] = open_ & (labels[middle] == 0)
+    if not left.any():
+        return markers
+    mask = left.copy()
+    for offset in (-stride, -1, 1, stride):
+        mask[middle] |= left[stride + offset : len(flat) - stride + offset]
+    mask &= (labels > 0) | left
+    mask_2d = mask.reshape(height.shape)
+    flooded = watershed(-height, markers, mask=mask_2d, connectivity=1)
+    np.copyto(markers, flooded, where=left.reshape(height.shape), casting="same_kind")
+    return markers
+
+
+def _fill_holes(labels: NDArray[np.int32], areas: NDArray[np.float64], mask: NDArray[np.bool_]) -> None:
+    """Fills, in place, each background part that touches one label only, not the border, and is no larger.
+
+    ``labels`` (h, w + 1) with an empty last column; ``areas``: pixels of each label; ``mask`` (h, w): every nucleus,
+    those without a label too.
+    """
+    stride = labels.shape[1]
+    ground = np.ones((labels.shape[0] + 2, stride), bool)
+    np.logical_not(mask, out=ground[1:-1, :-1])
+    # runs of background may go on in the next row through the border, which is one part with them anyway
+    flat = ground.reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = _Runs(np.concatenate([[0], changes[1::2]]), np.concatenate([changes[::2], [len(flat)]]), stride)
+    hole, count = runs.joined(reach=1)
+    if count == 1:
+        return
+    inner = hole != hole[0]
+    # what is larger than any nucleus needs no look at what it touches
+    sizes = np.bincount(hole, runs.lengths, minlength=count)
+    inner &= sizes[hole] <= areas[1:].max()
+    if not inner.any():
+        return
+    starts, lengths = runs.starts[inner] - stride, runs.lengths[inner]
+    pixels, of = _stretches(starts, lengths), np.repeat(hole[inner], lengths)
+    flat_labels = labels.reshape(-1)
+    lowest = np.full(count, np.iinfo(np.int32).max, np.int32)
+    highest = np.zeros(count, np.int32)
+    for step in (-stride, -1, 1, stride):
+        beside = pixels + step
+        label = flat_labels[beside]
+        nucleus = mask[np.divmod(beside, stride)]
+        label[nucleus & (label == 0)] = -1
+        np.minimum.at(lowest, of[nucleus], label[nucleus])
+        np.maximum.at(highest, of[nucleus], label[nucleus])
+    fill = lowest == highest
+    fill &= sizes <= areas[np.where(fill, highest, 0)]
+    inside = fill[of]
+    flat_labels[pixels[inside]] = highest[of[inside]]

@@ -50,10 +50,25 @@ def separate(rgb: NDArray[np.uint8], stains: NDArray[np.floating] = RUIFROK_HE) 
     return out.reshape(*rgb.shape[:2], 2)
 
 
-def haematoxylin(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Optical density of haematoxylin by color deconvolution, (H, W) float32; negative amounts are 0.
+def _haematoxylin_of_level() -> NDArray[np.float32]:
+    """What each level of R, G and B adds to the amount of haematoxylin, (3, 256)."""
+    added: NDArray[np.float32] = (_unmixing(RUIFROK_HE)[:, :1] * _DENSITY_OF).astype(np.float32)
+    return added
 
-    rgb: (H, W, 3) uint8. Ruifrok and Johnston's vectors of H&E.
+
+_HAEMATOXYLIN_OF = _haematoxylin_of_level()
+
+
+def haematoxylin(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Optical density of haematoxylin by color deconvolution, float32; negative amounts are 0.
+
+    rgb: (..., 3) uint8, an image or any list of colors; the result has the shape without the last axis.
+    Ruifrok and Johnston's vectors of H&E.
     """
-    amounts: NDArray[np.float32] = np.maximum(separate(rgb)[..., 0], np.float32(0.0))
+    if rgb.shape[-1:] != (3,):
+        raise ValueError(f"colors (..., 3) are needed: {rgb.shape}")
+    amounts: NDArray[np.float32] = _HAEMATOXYLIN_OF[0].take(rgb[..., 0])
+    amounts += _HAEMATOXYLIN_OF[1].take(rgb[..., 1])
+    amounts += _HAEMATOXYLIN_OF[2].take(rgb[..., 2])
+    np.maximum(amounts, np.float32(0.0), out=amounts)
     return amounts

@@ -1,0 +1,98 @@
+"""The obvious way from maps to nuclei, one nucleus at a time: what the fast one is held against."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from scipy import ndimage
+from skimage.color import separate_stains
+from skimage.measure import find_contours, regionprops
+from skimage.segmentation import watershed
+
+from lobule.geometry import Box, Mpp
+from lobule.stain.density import RUIFROK_HE
+
+__all__ = ["describe_slowly", "find_slowly", "outline_slowly"]
+
+
+def find_slowly(
+    maps: np.ndarray, mask_threshold: float, marker_threshold: float, min_area_px: float
+) -> np.ndarray:
+    """Labels without gaps: the whole image is flooded, every hole looked at by itself."""
+    probability, distance = maps
+    mask = probability > np.float32(mask_threshold)
+    markers, count = ndimage.label(mask & (distance > np.float32(marker_threshold)))
+    parts, part_count = ndimage.label(mask)
+    for part in range(1, part_count + 1):
+        if not markers[parts == part].any():
+            count += 1
+            markers[parts == part] = count
+    labels = watershed(-distance, markers, mask=mask, connectivity=1)
+    areas = np.bincount(labels.ravel())
+    filled = labels.copy()
+    holes, hole_count = ndimage.label(~mask, structure=np.ones((3, 3)))
+    border = {*holes[0], *holes[-1], *holes[:, 0], *holes[:, -1]}
+    for hole in set(range(1, hole_count + 1)) - border:
+        inside = holes == hole
+        around = set(labels[ndimage.binary_dilation(inside) & ~inside])
+        if len(around) == 1 and inside.sum() <= areas[max(around)]:
+            filled[inside] = max(around)
+    result = np.zeros_like(filled)
+    number = 0
+    for label in range(1, count + 1):
+        if (filled == label).sum() >= max(min_area_px, 1):
+            number += 1
+            result[filled == label] = number
+    return result
+
+
+def outline_slowly(mask: np.ndarray) -> np.ndarray:
+    """Marching squares' outline of largest extent around one nucleus, (n, 2) (x, y), not smoothed."""
+    contours = find_contours(np.pad(mask, 1).astype(float), 0.5)
+    outer = max(contours, key=lambda points: shapely.Polygon(points).envelope.area)[:-1]
+    return outer[:, ::-1] - 0.5
+
+
+def describe_slowly(
+    labels: np.ndarray, probability: np.ndarray, pixels: np.ndarray, read: Box, kept: Box, mpp: Mpp
+) -> list[tuple[tuple[float, float], dict[str, float], np.ndarray]]:
+    """Centroid, measures and smoothed outline (all in working px) of what ``kept`` owns; square pixels only."""
+    unit = RUIFROK_HE / np.linalg.norm(RUIFROK_HE, axis=1, keepdims=True)
+    rest = np.cross(unit[0], unit[1])
+    inverse = np.linalg.inv(np.vstack([unit, rest / np.linalg.norm(rest)]))
+    stains = separate_stains(np.maximum(pixels, 1), inverse)[..., 0] * -np.log10(1e-6)
+    found = []
+    for region in regionprops(labels):
+        row, column = region.centroid
+        x, y = column + 0.5 + read.x0, row + 0.5 + read.y0
+        if not (kept.x0 <= x < kept.x1 and kept.y0 <= y < kept.y1):
+            continue
+        mask = labels == region.label
+        # each pixel a square: 1/12 of its own beside what its center adds
+        spread = np.cov(region.coords.T, bias=True) + np.eye(2) / 12
+        small, large = np.linalg.eigvalsh(spread)
+        outline = outline_slowly(mask)
+        smooth = (np.roll(outline, 1, 0) + 2 * outline + np.roll(outline, -1, 0)) / 4
+        polygon = shapely.Polygon(smooth)
+        corners = np.abs(
+            np.sum(smooth[:, 0] * np.roll(smooth[:, 1], -1) - smooth[:, 1] * np.roll(smooth[:, 0], -1))
+        )
+        found.append(
+            (
+                (x, y),
+                {
+                    "area_um2": region.area * mpp.x**2,
+                    "perimeter_um": polygon.length * mpp.x,
+                    "major_axis_um": 4 * np.sqrt(large) * mpp.x,
+                    "minor_axis_um": 4 * np.sqrt(small) * mpp.x,
+                    "eccentricity": np.sqrt(1 - small / large),
+                    "solidity": min(corners / 2 / polygon.convex_hull.area, 1),
+                    "circularity": min(4 * np.pi * region.area / polygon.length**2, 1),
+                    "haematoxylin_od_mean": stains[mask].mean(),
+                    "haematoxylin_od_sd": stains[mask].std(),
+                    "probability": probability[mask].mean(dtype=np.float64),
+                },
+                smooth + np.array([read.x0, read.y0]),
+            )
+        )
+    return found
