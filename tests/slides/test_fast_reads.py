@@ -426,3 +426,18 @@ def test_an_uneven_level_of_a_pyramid_is_read_as_stored(tmp_path: Path) -> None:
         assert np.array_equal(
             read_region(slide, frame, Box(0, 0, 75, 110)), plain_means(reduce(picture, 2), 2, 2)[:110]
         )
+
+
+def test_pixels_from_openslide_are_laid_over_the_background_as_before(tmp_path: Path) -> None:
+    """Where all are opaque a shorter way is taken; the edge of the scanned part meets both."""
+    from slides.painted import write_leica_with_bounds
+
+    picture = texture(248, 196)
+    write_leica_with_bounds(tmp_path / "a.scn", picture, offset_px=(36, 20))
+    with open_slide(tmp_path / "a.scn") as slide, openslide.OpenSlide(tmp_path / "a.scn") as theirs:
+        for x, y in ((0, 0), (40, 30), (20, 10), (250, 190)):
+            rgba = np.asarray(theirs.read_region((x, y), 0, (60, 50))).astype(float)
+            alpha = rgba[..., 3:] / 255
+            expected = np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha))
+            pixels = slide.read_level(0, (x, y), (60, 50))
+            assert np.array_equal(pixels, expected) and pixels.flags.writeable and pixels.flags.c_contiguous

@@ -35,8 +35,8 @@ UNSUPPORTED_MARKS = (
 )
 """Words of OpenSlide's messages for slides that are whole but of a kind it cannot read."""
 
-OPAQUE = int(np.array([0, 0, 0, 255], np.uint8).view(np.uint32)[0])
-"""The least 32-bit word of four bytes whose last, alpha, is full, on processors that put the last byte on top."""
+OPAQUE = 0xFF000000
+"""The least number of four bytes whose last, alpha, is full, the last byte counting most."""
 
 NOT_KNOWN = "not one of its formats"
 XMP = 700
@@ -279,7 +279,7 @@ class OpenSlideSlide(Slide):
             KeyError,  # OpenSlide forgets its associated images once a read has failed
         ) as error:  # fmt: skip
             raise SlideReadError(self.path, f"{failure} (damaged or truncated file?): {error}") from error
-        if rgba.view(np.uint32).min(initial=OPAQUE) >= OPAQUE:
+        if rgba.view(np.dtype("<u4")).min(initial=OPAQUE) >= OPAQUE:
             # Pillow drops the fourth channel five times as fast as NumPy
             packed = np.frombuffer(image.tobytes("raw", "RGB"), np.uint8)
             rgb: RgbImage = packed.reshape(*rgba.shape[:2], 3).copy()
