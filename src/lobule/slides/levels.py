@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lobule.slides.reused_memory import fill
 from lobule.slides.slide import Level, RgbImage
 
 __all__ = ["build_levels", "read_clipped"]
@@ -92,7 +93,7 @@ def read_clipped(
     if inside and (x1 - x0, y1 - y0) == size:
         return read((x0, y0), size)
     framed = np.empty((size[1], size[0], 3), np.uint8)
-    framed[...] = background
+    fill(framed, background)
     if inside:
         top, left = y0 - origin[1], x0 - origin[0]
         framed[top : top + y1 - y0, left : left + x1 - x0] = read((x0, y0), (x1 - x0, y1 - y0))

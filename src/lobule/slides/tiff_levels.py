@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lobule.errors import SlideReadError
 from lobule.slides.jpeg_frames import DecodeError
-from lobule.slides.reused_memory import borrow
+from lobule.slides.reused_memory import borrow, fill
 from lobule.slides.slide import RgbImage
 from lobule.slides.tiff_codec import decode_segment
 from lobule.slides.tiff_pixels import LARGEST_SEGMENT_BYTES, PixelPlan, to_rgb
@@ -214,7 +214,7 @@ class StoredLevel:
             offset, count = int(self._offsets[place]), int(self._counts[place])
             if count == 0:  # a sparse file leaves out what was never scanned; in a gray one that is zero
                 empty = np.empty((rows, plan.segment_width, 3), np.uint8)
-                empty[...] = background if plan.samples > 1 or plan.photometric == 0 else (0, 0, 0)
+                fill(empty, background if plan.samples > 1 or plan.photometric == 0 else (0, 0, 0))
                 return empty
             data = self._file.read(offset, count)
             try:

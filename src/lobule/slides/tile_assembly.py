@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from lobule.slides.resample import block_means
-from lobule.slides.reused_memory import borrow, empty_pixels
+from lobule.slides.reused_memory import borrow, empty_pixels, fill
 from lobule.slides.slide import RgbImage
 
 __all__ = ["Use", "means_of_tiles", "pixels_of_tiles"]
@@ -68,10 +68,18 @@ def means_of_tiles(
     result = np.empty((height, width, 3), np.uint8)
     inside_x0, inside_y0 = max(x0, 0), max(y0, 0)
     inside_x1, inside_y1 = min(x1, picture[0]), min(y1, picture[1])
-    if (inside_x0, inside_y0, inside_x1, inside_y1) != (x0, y0, x1, y1):
-        result[...] = background
-        if inside_x1 <= inside_x0 or inside_y1 <= inside_y0:
-            return result
+    if inside_x1 <= inside_x0 or inside_y1 <= inside_y0:
+        fill(result, background)
+        return result
+    touched_rows = slice((inside_y0 - y0) // ry, -(-(inside_y1 - y0) // ry))
+    touched_columns = slice((inside_x0 - x0) // rx, -(-(inside_x1 - x0) // rx))
+    for outside in (
+        result[: touched_rows.start],
+        result[touched_rows.stop :],
+        result[touched_rows, : touched_columns.start],
+        result[touched_rows, touched_columns.stop :],
+    ):
+        fill(outside, background)
     for row in range(inside_y0 // tile_height, -(-inside_y1 // tile_height)):
         top = row * tile_height
         ay, by = max(inside_y0, top), min(inside_y1, top + tile_height)
@@ -98,6 +106,6 @@ def _filled_up(piece: RgbImage, rx: int, ry: int, background: tuple[int, int, in
     if not (height % ry or width % rx):
         return piece
     filled = borrow("filled", (-(-height // ry) * ry, -(-width // rx) * rx, 3))
-    filled[...] = background
+    fill(filled, background)
     filled[:height, :width] = piece
     return filled
