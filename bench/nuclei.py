@@ -20,7 +20,7 @@ from pairs import CommandFailed, spread
 from report import Bar, Row
 from roofline import Throughput, network_inputs, quantized, tissue_pixels
 
-REGION_MM2 = 6.0
+REGION_MM2 = 2.0
 LIMIT = 0.85
 
 

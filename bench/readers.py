@@ -3,8 +3,8 @@
     python bench/readers.py [--case readers|half] [--peers fastslide,cucim,tiffslide] [--reader-python VENV/bin/python]
 
 The yardstick decodes every level-0 tile that the reads need (four for each read of `half`, without averaging them),
-whole JPEG streams in memory, into one buffer it keeps. Reader after reader takes its turn in every round, each
-opened anew, each tile of tissue read once, so no cache helps; files are warm in the system's cache.
+whole JPEG streams in memory, into one buffer it keeps. In every round each reader comes
+right after the yardstick, opened anew, each tile of tissue read once, so no cache helps; files are warm in the system's cache.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ import numpy as np
 
 from jpeg_tiles import TILE_PX, Seconds, decode_all, load_tiles, tile_levels, timed_threads
 from kit import Kit, command, kit_from, parser, say
-from pairs import ratios, spread
+from pairs import spread
 from peers.readers import READERS, halve
 from report import Bar, Row
 
 TILES = {"readers": 1200, "half": 300}
 LIMITS = {"readers": 0.85, "half": 0.80}
 Places = list[tuple[int, int]]
+YARDSTICK = "libjpeg-turbo, tiles in memory"
 
 
 def tissue_places(slide: Path, case: str, count: int) -> Places:
@@ -138,72 +140,94 @@ def largest_difference(slide: Path, places: Places) -> int:
     return worst
 
 
+Subject = Callable[[Path, Places, int, str], Seconds]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One reader's pass and the yardstick's just before it, over the same tiles."""
+
+    subject: Seconds
+    yardstick: Seconds
+
+
+def _paired_rounds(
+    subjects: dict[str, Subject], slide: Path, places: Places, threads: int, case: str, rounds: int
+) -> tuple[dict[str, list[Pair]], dict[str, str]]:
+    """(pairs of every reader that works here, why the others do not)."""
+    tiles = tiles_of(slide, places, case)
+    pairs: dict[str, list[Pair]] = {name: [] for name in subjects}
+    failed: dict[str, str] = {}
+    decode_all(tiles, threads)
+    for _ in range(rounds):
+        for name in list(pairs):
+            yardstick = decode_all(tiles, threads)
+            try:
+                pairs[name].append(Pair(subjects[name](slide, places, threads, case), yardstick))
+            except (RuntimeError, OSError, ImportError, subprocess.TimeoutExpired) as error:
+                failed[name] = f"{name}: not measured ({error})"
+                del pairs[name]
+    return pairs, failed
+
+
+def _subjects(venv_readers: Sequence[tuple[str, str]]) -> dict[str, Subject]:
+    found: dict[str, Subject] = {"lobule": lobule_time}
+    for name in ("OpenSlide", "tifffile"):
+        found[name] = lambda *a, name=name: other_time(name, *a)
+    for name, python in venv_readers:
+        found[name] = lambda *a, name=name, python=python: venv_time(python, name, *a)
+    return found
+
+
 def measure(kit: Kit, case: str = "readers", venv_readers: Sequence[tuple[str, str]] = ()) -> Row:
     """The row `readers` or `half`; ``venv_readers`` are (name, python) of libraries that live elsewhere."""
-    slide = kit.slide()
+    slide, rounds = kit.slide(), max(kit.rounds, 5)
     places = tissue_places(slide, case, TILES[case])
     mixed = [places[k] for k in np.random.default_rng(0).permutation(len(places))]
-    pixels = len(places) * TILE_PX**2 * (1 if case == "readers" else 4)
-    length = sum(len(data) for data in tiles_of(slide, places, case))
-    subjects: dict[str, Callable[[Path, Places, int, str], Seconds]] = {"lobule": lobule_time}
-    for name in ("OpenSlide", "tifffile"):
-        subjects[name] = lambda *a, name=name: other_time(name, *a)
-    for name, python in venv_readers:
-        subjects[name] = lambda *a, name=name, python=python: venv_time(python, name, *a)
-
-    rounds = max(kit.rounds, 5)
-    columns = ["reader"]
-    cells: dict[str, list[str]] = {"libjpeg-turbo, tiles in memory": [], **{name: [] for name in subjects}}
-    numbers: dict[str, Any] = {"tiles": len(places), "rounds": rounds}
-    bars, notes, by_cpu = [], [], []
+    megapixels = len(places) * TILE_PX**2 * (1 if case == "readers" else 4) / 1e6
+    density = sum(len(data) for data in tiles_of(slide, places, case)) / megapixels / 1e6
+    subjects = _subjects(venv_readers)
+    columns, bars, problems = ["reader"], [], {}
+    cells: dict[str, list[str]] = {YARDSTICK: [], "lobule": [], "lobule, by CPU seconds": []}
+    cells |= {name: [] for name in subjects if name != "lobule"}
+    numbers: dict[str, Any] = {"reads": len(places), "rounds": rounds, "bytes_per_pixel": density}
     for order, ordered in (("row order", places), ("random order", mixed)):
-        tiles = tiles_of(slide, ordered, case)
         for threads in (1, 2):
-            columns.append(f"{order}, {threads} thread{'s' * (threads > 1)}")
-            say(f"{case}: {columns[-1]}")
-            seconds: dict[str, list[float]] = {name: [] for name in cells}
-            cpu: dict[str, list[float]] = {name: [] for name in cells}
-            for _ in range(rounds):
-                for name in list(cells):
-                    if name in subjects:
-                        try:
-                            taken = subjects[name](slide, ordered, threads, case)
-                        except (RuntimeError, OSError, ImportError, subprocess.TimeoutExpired) as error:
-                            notes.append(f"{name}: not measured ({error})")
-                            for table_ in (cells, seconds, cpu):
-                                table_.pop(name)
-                            continue
-                    else:
-                        taken = decode_all(tiles, threads)
-                    seconds[name].append(taken.wall)
-                    cpu[name].append(taken.cpu)
-            yardstick = "libjpeg-turbo, tiles in memory"
-            for name, values in seconds.items():
-                speed = spread([pixels / 1e6 / value for value in values])
-                share = spread([1 / value for value in ratios(values, seconds[yardstick])])
-                numbers[f"{name}, {columns[-1]}"] = {"seconds": values, "cpu_seconds": cpu[name]}
-                cells[name].append(
-                    f"{speed.median:.0f}" if name == yardstick else f"{speed.median:.0f}: {share.text()}"
-                )
-                if name == "lobule":
-                    by_cpu.append(spread([1 / v for v in ratios(cpu[name], cpu[yardstick])]).text())
-                    what = "256 px tiles" if case == "readers" else "0.5 µm/px from level 0"
-                    bars.append(Bar(f"{what}, {columns[-1]}", share.median, LIMITS[case], "higher"))
+            column = f"{order}, {threads} thread{'s' * (threads > 1)}"
+            say(f"{case}: {column}")
+            columns.append(column)
+            pairs, failed = _paired_rounds(subjects, slide, ordered, threads, case, rounds)
+            problems |= failed
+            every = [pair.yardstick.wall for found in pairs.values() for pair in found]
+            cells[YARDSTICK].append(f"{megapixels / spread(every).median:.0f}")
+            for name in subjects:
+                if name not in pairs:
+                    cells[name].append("not measured")
+                    continue
+                speed = megapixels / spread([pair.subject.wall for pair in pairs[name]]).median
+                share = spread([pair.yardstick.wall / pair.subject.wall for pair in pairs[name]])
+                cells[name].append(f"{speed:.0f}: {share.text()}")
+                numbers[f"{name}, {column}"] = [asdict(pair) for pair in pairs[name]]
+            own = pairs["lobule"]
+            by_cpu = spread([pair.yardstick.cpu / pair.subject.cpu for pair in own])
+            cells["lobule, by CPU seconds"].append(by_cpu.text())
+            share = spread([pair.yardstick.wall / pair.subject.wall for pair in own])
+            what = "256 px tiles" if case == "readers" else "0.5 µm/px from level 0"
+            bars.append(Bar(f"{what}, {column}", share.median, LIMITS[case], "higher"))
     what = "256 px tiles of level 0" if case == "readers" else "256 px at 0.5 µm/px, averaged from level 0"
     difference = largest_difference(slide, mixed[:64])
     notes = [
-        "Mpx/s of level 0: share of libjpeg-turbo in the same round, median (min-max) of "
-        f"{rounds} rounds; {len(places)} reads in tissue, {length / pixels:.2f} bytes/px, each read once",
+        f"Mpx/s of level 0: share of libjpeg-turbo just before, median (min-max) of {rounds} rounds; "
+        f"{len(places)} reads in tissue, {density:.2f} bytes/px, each read once; {kit.cores} cores",
         "pixels identical to OpenSlide's (64 reads, on and off the tile grid)"
         if difference == 0
         else f"**pixels differ from OpenSlide's by up to {difference}**",
-        *dict.fromkeys(notes),
+        *problems.values(),
     ]
     if case == "readers":
         bars.append(Bar("largest difference from OpenSlide's pixels", difference, 0, "lower"))
-    rows = [(name, *row) for name, row in cells.items()]
-    rows.insert(2, ("lobule, by CPU seconds", *by_cpu))
-    return Row(case, f"Reading: {what}", tuple(columns), tuple(rows), tuple(notes), tuple(bars), numbers)
+    rows = tuple((name, *row) for name, row in cells.items())
+    return Row(case, f"Reading: {what}", tuple(columns), rows, tuple(notes), tuple(bars), numbers)
 
 
 if __name__ == "__main__":

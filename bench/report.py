@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+PLAIN = str.maketrans({"→": "to", "≤": "at most", "≥": "at least", "×": "x", "²": "2"})
+"""For the picture: Pillow's own font lacks these."""
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -108,7 +111,7 @@ def draw_bars(bars: Sequence[Bar], subtitle: str, path: Path) -> None:
 
     scale, line, left, width, top, longest = 2, 34, 460, 460, 78, 2.0
     ink, pale, good, bad = (40, 40, 46), (228, 228, 232), (46, 125, 110), (196, 78, 62)
-    size = ((left + width + 180) * scale, (top + line * len(bars) + 24) * scale)
+    size = ((left + width + 230) * scale, (top + line * len(bars) + 24) * scale)
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
 
@@ -118,6 +121,7 @@ def draw_bars(bars: Sequence[Bar], subtitle: str, path: Path) -> None:
     def text(
         x: float, y: float, words: str, points: int, anchor: str, color: tuple[int, int, int] = ink
     ) -> None:
+        words = words.translate(PLAIN)
         draw.text((x * scale, y * scale), words, color, font(points), anchor)
 
     text(20, 26, "lobule against its bars", 18, "lm")
