@@ -13,6 +13,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lobule.errors import ResultWriteError
 from lobule.export import geojson
 from lobule.export.geojson import nucleus_id, write_nuclei, write_regions
 from lobule.findings.maps import TumorRegion
@@ -255,6 +256,42 @@ def test_equal_nuclei_give_equal_bytes_however_batched_and_whenever(
     write_nuclei(tmp_path / "b.geojson.gz", [Nuclei.none(), *singles], make_frame(), "s")
     assert (tmp_path / "a.geojson.gz").read_bytes() == (tmp_path / "b.geojson.gz").read_bytes()
     assert len(read(tmp_path / "a.geojson.gz")["features"]) == 1500
+
+
+coordinate = st.one_of(st.floats(-2_000, 2_000), st.floats(0, 3e6)).map(lambda value: round(value, 2))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7), max_size=5))
+def test_outlines_written_at_once_read_as_written_one_by_one(
+    outlines: list[list[tuple[float, float]]],
+) -> None:
+    lengths = np.array([len(outline) for outline in outlines], np.int64)
+    points = np.array([point for outline in outlines for point in outline], np.float64).reshape(-1, 2)
+    texts = geojson._ring_texts(points, np.cumsum(lengths) - lengths, lengths)
+    assert len(texts) == len(outlines)
+    for text, outline in zip(texts, outlines, strict=True):
+        whole = [(round(100 * x), round(100 * y)) for x, y in outline]
+        ahead = whole[1:] + whole[:1]
+        double_area = sum(
+            (x - whole[0][0]) * (v - whole[0][1]) - (u - whole[0][0]) * (y - whole[0][1])
+            for (x, y), (u, v) in zip(whole, ahead, strict=True)
+        )
+        turned = outline[::-1] if double_area < 0 else outline
+        pairs = ",".join(f"[{x + 0.0:.2f},{y + 0.0:.2f}]" for x, y in [*turned, turned[0]])
+        assert text == f"[[{pairs}]]"
+
+
+def test_a_full_disk_while_packing_is_reported_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: gzip.GzipFile, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gzip.GzipFile, "write", full)
+    with pytest.raises(ResultWriteError, match="No space left"):
+        write_nuclei(tmp_path / "n.geojson.gz", [circles(10)], make_frame(), "s")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_batch_stays_in_memory_when_the_next_is_asked_for(tmp_path: Path) -> None:
