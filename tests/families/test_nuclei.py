@@ -210,3 +210,10 @@ def test_nuclei_come_back_from_bytes_as_they_were(lengths: list[int], seed: int)
         before, after = getattr(nuclei, name), getattr(again, name)
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
+
+
+def test_bytes_that_are_not_nuclei_or_not_all_of_them_are_refused() -> None:
+    with pytest.raises(ValueError, match="not nuclei"):
+        Nuclei.from_bytes(b"\x93NUMPY and more")
+    with pytest.raises(ValueError, match="part of"):
+        Nuclei.from_bytes(Nuclei.none().to_bytes() + b"x")
