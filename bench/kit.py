@@ -87,6 +87,22 @@ class Kit:
             write_openvino(folder / "patch_b1.onnx", folder / "patch.xml")
         return folder / "patch.onnx"
 
+    def rival_network(self) -> Path:
+        """The folder of the network in the forms that rivals read; torch's (patch.npz) only where it is our own."""
+        path = self.model()
+        if self.model_path is None:
+            return path.parent
+        import onnx
+
+        folder = self.folder / "networks" / hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        if not (folder / "patch.xml").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            network = onnx.load(str(path))
+            network.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+            onnx.save(network, str(folder / "patch_b1.onnx"))
+            write_openvino(folder / "patch_b1.onnx", folder / "patch.xml")
+        return folder
+
     def models_folder(self) -> Path:
         """The network as a model of lobule's: its ONNX file with a card."""
         folder = self.folder / "models" / "bench-patch"

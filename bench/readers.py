@@ -3,8 +3,8 @@
     python bench/readers.py [--case readers|half] [--peers fastslide,cucim,tiffslide] [--reader-python VENV/bin/python]
 
 The yardstick decodes every level-0 tile that the reads need (four for each read of `half`, without averaging them),
-whole JPEG streams in memory, into one buffer it keeps. In every round each reader comes
-right after the yardstick, opened anew, each tile of tissue read once, so no cache helps; files are warm in the system's cache.
+whole JPEG streams in memory, into one buffer it keeps. In every round each reader comes right after the yardstick,
+opened anew, each tile of tissue read once, so no cache helps; files are warm in the system's cache.
 """
 
 from __future__ import annotations

@@ -137,7 +137,9 @@ def rivals(kit: Kit) -> list[Rival]:
 
 
 def _rival(kit: Kit, name: str) -> list[Rival]:
-    network = kit.model().parent
+    network = kit.rival_network()
+    if name != "fast" and not (network / "patch.npz").is_file():
+        raise CommandFailed("runs the benchmark's own network only, not another MODEL")
 
     def made(title: str, script: str, arguments: Sequence[str], extra: dict[str, str], log: str) -> Rival:
         command = (
