@@ -14,10 +14,12 @@ $(BIN)/python:
 
 $(VENV)/.light: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(VENV)/.full: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,test,torch]'
+	$(BIN)/python -m compileall -q src
 	touch $@ $(VENV)/.light
 
 ifdef SLIDE

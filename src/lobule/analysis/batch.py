@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from lobule.analysis.files import FINDINGS, finished
+from lobule.analysis.networks import Networks
 from lobule.analysis.options import Options
-from lobule.analysis.single import Result, prepare, run_stages
+from lobule.analysis.single import Result, prepare, run_stages, start_tumor_networks
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import write_summary
@@ -21,6 +22,7 @@ from lobule.geometry import Mpp
 from lobule.models.zoo import Model, select_models
 from lobule.progress import Reporter
 from lobule.provenance import slide_identity
+from lobule.runtimes import choose_runtime
 from lobule.slides import open_slide
 
 __all__ = ["Outcome", "analyze_slides", "slide_ids"]
@@ -108,17 +110,26 @@ def analyze_slides(
         raise ResultWriteError(out, f"cannot be written: {error.strerror or error}") from error
     outcomes: list[Outcome] = []
     ids = slide_ids(slides)
-    for number, (slide, slide_id) in enumerate(ids.items(), 1):
-        reporter.say(f"[{number}/{len(ids)}] {slide.name}")
-        outcome = _attempt(slide, slide_id, out, options, models, mpp, reporter, after)
-        outcomes.append(outcome)
-        if outcome.status == "failed":
-            reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
-        elif outcome.status == "unchanged":
-            reporter.say(f"{slide_id}: already done, nothing changed: {outcome.folder}")
-        else:
-            reporter.say(f"{slide_id}: done: {outcome.folder}")
-        _write_summary(out, outcomes)
+    with Networks(choose_runtime(options.runtime)[0], options.precision) as networks:
+        if (
+            "tumor" in options.only
+            and "tumor" in models
+            and options.specimen == "breast"
+            and options.max_ram_bytes is None
+        ):
+            # the first slide is opened and looked at meanwhile
+            start_tumor_networks(networks, models["tumor"], options.worker_count, thorough=options.thorough)
+        for number, (slide, slide_id) in enumerate(ids.items(), 1):
+            reporter.say(f"[{number}/{len(ids)}] {slide.name}")
+            outcome = _attempt(slide, slide_id, out, options, models, networks, mpp, reporter, after)
+            outcomes.append(outcome)
+            if outcome.status == "failed":
+                reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
+            elif outcome.status == "unchanged":
+                reporter.say(f"{slide_id}: already done, nothing changed: {outcome.folder}")
+            else:
+                reporter.say(f"{slide_id}: done: {outcome.folder}")
+            _write_summary(out, outcomes)
     return tuple(outcomes)
 
 
@@ -128,6 +139,7 @@ def _attempt(
     out: Path,
     options: Options,
     models: Mapping[str, Model],
+    networks: Networks,
     mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
     after: Callable[[Result], None] | None,
@@ -145,7 +157,7 @@ def _attempt(
             fresh = not folder.exists()
             try:
                 with FolderWork(folder / WORK) as work:
-                    result = run_stages(prepared, work, reporter)
+                    result = run_stages(prepared, work, reporter, networks)
                     stage = "write"
                     result.write(out)
                     if after is not None:

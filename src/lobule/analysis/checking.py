@@ -12,7 +12,7 @@ import numpy as np
 from lobule.analysis.clock import Clock
 from lobule.analysis.memory import estimate_bytes
 from lobule.analysis.options import Options
-from lobule.analysis.stages import TissueOutcome, look_for_tissue, too_coarse
+from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, too_coarse
 from lobule.errors import LobuleError
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.zoo import Model, select_models
@@ -95,7 +95,9 @@ def _check(
                 remarks.append(f"the same slide as {known[identity]}")
             known.setdefault(identity, path)
             slide_mpp = require_mpp(slide)
-            seen = look_for_tissue(slide, slide_mpp, options.tissue_method, options.tissue, Clock())
+            clock = Clock()
+            overview, frame = look_at_slide(slide, slide_mpp, options.worker_count, clock)
+            seen = look_for_tissue(overview, frame, options.tissue_method, options.tissue, clock)
             if seen.stain.kind == "fluorescence":
                 return Checked(
                     path, (f"{path}: not a brightfield slide: {seen.stain.reason}",), tuple(remarks), 0, 0, 0

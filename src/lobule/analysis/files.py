@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.single import Result
-from lobule.analysis.stages import NucleiOutcome
 from lobule.errors import ResultWriteError
 from lobule.export.geojson import write_nuclei, write_regions
 from lobule.export.heatmap import write_heatmap

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.analysis.stages import NucleiOutcome, TissueOutcome, TumorOutcome
+from lobule.analysis.nuclei_stage import NucleiOutcome
+from lobule.analysis.stages import TissueOutcome
+from lobule.analysis.tumor_stage import TumorOutcome
 from lobule.families.tumor import tumor_mask
 from lobule.findings.maps import TumorRegion
 from lobule.findings.nuclei import Nuclei

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lobule.analysis.engine import Engine
+from lobule.analysis.networks import Networks
 from lobule.analysis.single import Result
 from lobule.geometry import WorkingFrame
 from lobule.models.zoo import Model
@@ -59,18 +59,16 @@ def measure_rooflines(result: Result) -> tuple[Roofline, ...]:
     left out: their seconds are not those of their tiles.
     """
     totals = {row.stage: row.total for row in result.clock.seconds()}
-    engine = Engine(result.prepared.runtime, result.prepared.options.precision, result.workers)
     found = []
-    for work in _works(result):
-        reading, pixels = _reading_seconds(result, work, engine.workers)
-        inference = sum(
-            count * _inference_seconds(engine, work.model, role, pixels) for role, count in work.runs.items()
-        )
-        found.append(
-            Roofline(
-                work.stage, len(work.indices), totals[work.stage], reading * len(work.indices), inference
+    with Networks(result.prepared.runtime, result.prepared.options.precision) as networks:
+        for work in _works(result):
+            reading, pixels = _reading_seconds(result, work, result.workers)
+            inference = sum(
+                count * _inference_seconds(networks, work.model, role, pixels, result.workers)
+                for role, count in work.runs.items()
             )
-        )
+            tiles = len(work.indices)
+            found.append(Roofline(work.stage, tiles, totals[work.stage], reading * tiles, inference))
     return tuple(found)
 
 
@@ -119,10 +117,10 @@ def _reading_seconds(result: Result, work: _Work, workers: int) -> tuple[float, 
             fresh.close()
 
 
-def _inference_seconds(engine: Engine, model: Model, role: str, pixels: RgbImage) -> float:
+def _inference_seconds(networks: Networks, model: Model, role: str, pixels: RgbImage, workers: int) -> float:
     """Seconds a tile with all workers, each running one tile after the other."""
-    runtime, graph = engine.open(model, role), model.card.graph(role)
-    assert runtime is not None and graph is not None
+    runtime, graph = networks.get(model, role, workers), model.card.graph(role)
+    assert graph is not None
     inputs = {graph.inputs[0].name: pixels[None]}
 
     def run(until: float) -> int:
@@ -132,12 +130,11 @@ def _inference_seconds(engine: Engine, model: Model, role: str, pixels: RgbImage
             count += 1
         return count
 
-    with ThreadPoolExecutor(engine.workers) as pool:
-        list(pool.map(run, [time.perf_counter() + 0.1] * engine.workers))
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(run, [time.perf_counter() + 0.1] * workers))
         started = time.perf_counter()
-        counts = list(pool.map(run, [started + LEAST_SECONDS] * engine.workers))
+        counts = list(pool.map(run, [started + LEAST_SECONDS] * workers))
         taken = time.perf_counter() - started
-    runtime.close()
     return taken / max(1, sum(counts))
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from lobule import __version__
 from lobule.analysis.clock import Clock
-from lobule.analysis.engine import Engine, TumorNetworks
 from lobule.analysis.measurements import (
     differences,
     nuclei_measurements,
@@ -26,17 +26,11 @@ from lobule.analysis.measurements import (
     tumor_notices,
 )
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
+from lobule.analysis.networks import Networks, precision_of
+from lobule.analysis.nuclei_stage import NucleiOutcome, measure_nuclei
 from lobule.analysis.options import Options
-from lobule.analysis.stages import (
-    NucleiOutcome,
-    TissueOutcome,
-    TumorOutcome,
-    find_tumor,
-    look_for_tissue,
-    measure_nuclei,
-    overview_frame,
-    too_coarse,
-)
+from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, overview_frame, too_coarse
+from lobule.analysis.tumor_stage import TumorOutcome, TumorPass, find_tumor
 from lobule.analysis.work import MemoryWork, Work, digest
 from lobule.errors import WrongStainError
 from lobule.findings.schema import (
@@ -114,9 +108,11 @@ def prepare(
     mpp = require_mpp(slide)
     models = select_models(options.models) if models is None else models
     runtime, reason = choose_runtime(options.runtime)
-    engine = Engine(runtime, options.precision, options.worker_count)
     precisions: dict[str, dict[str, Precision]] = {
-        family: {graph.role: engine.precision_of(model, graph.role) for graph in model.card.graphs}
+        family: {
+            graph.role: precision_of(runtime, options.precision, model, graph.role)
+            for graph in model.card.graphs
+        }
         for family, model in models.items()
     }
     identity = slide_identity(slide.files()) if slide.path is not None else _array_identity(slide)
@@ -264,56 +260,61 @@ def _frame(slide: Slide, mpp: Mpp) -> Frame:
     )
 
 
-def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
+def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Networks) -> Result:
     """Runs every stage that is asked for and has a model; says aloud which are skipped and why."""
     started, started_seconds = datetime.now(UTC), time.perf_counter()
     slide, options, clock = prepared.slide, prepared.options, Clock()
     width, height = overview_frame(slide, prepared.mpp).size
     workers = fit_workers(options, prepared.models.values(), width * height)
-    engine = Engine(prepared.runtime, options.precision, workers)
-    with ThreadPoolExecutor(1, thread_name_prefix="lobule-ahead") as ahead:
-        # networks take a tenth of a second to compile: in that time tissue is found
-        opening = None
-        if _why_skip_unseen("tumor", prepared) is None:
-            opening = ahead.submit(
-                TumorNetworks.open, engine, prepared.models["tumor"], thorough=options.thorough
+    over, begun = None, {}
+    with ThreadPoolExecutor(2, thread_name_prefix="lobule-ahead") as ahead:
+        will_find_tumor = _why_skip_unseen("tumor", prepared) is None
+        if will_find_tumor:
+            start_tumor_networks(networks, prepared.models["tumor"], workers, thorough=options.thorough)
+        overview, frame = look_at_slide(slide, prepared.mpp, workers, clock)
+        looking = ahead.submit(look_for_tissue, overview, frame, options.tissue_method, options.tissue, clock)
+        ahead.submit(_load_what_writes)
+        if will_find_tumor:
+            over = TumorPass(
+                slide, prepared.models["tumor"], networks, workers, thorough=options.thorough, clock=clock
             )
-        seen = look_for_tissue(slide, prepared.mpp, options.tissue_method, options.tissue, clock)
-        if seen.stain.kind == "fluorescence":
-            raise WrongStainError(
-                slide.path,
-                f"not a brightfield slide ({seen.stain.reason}); lobule's models read H&E only",
-            )
-        stages = [Stage(name="tissue", status="done", reason=seen.source)]
-        notices = [*tissue_notices(prepared, seen)]
-        measured = [*tissue_measurements(seen)]
+            if options.tissue is None:
+                begun = over.begin(overview, frame, until=looking.done)
+        seen = looking.result()
+    if seen.stain.kind == "fluorescence":
+        raise WrongStainError(
+            slide.path, f"not a brightfield slide ({seen.stain.reason}); lobule's models read H&E only"
+        )
+    stages = [Stage(name="tissue", status="done", reason=seen.source)]
+    notices = [*tissue_notices(prepared, seen)]
+    measured = [*tissue_measurements(seen)]
 
-        tumor = None
-        skip = _why_skip("tumor", prepared, seen)
-        if skip is None and opening is not None:
-            model = prepared.models["tumor"]
-            tumor = find_tumor(
-                slide,
-                prepared.slide_id,
-                seen,
-                model,
-                engine,
-                opening.result,
-                records=work.records("tumor", prepared.stage_plan("tumor")),
-                clock=clock,
-                reporter=reporter,
-            )
-            stages.append(_done("tumor", model, tumor))
-            measured += tumor_measurements(tumor, seen)
-            notices += tumor_notices(tumor, model)
-        else:
-            stages.append(Stage(name="tumor", status="skipped", reason=skip))
-            reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
+    tumor = None
+    skip = _why_skip("tumor", prepared, seen)
+    if skip is None and over is not None:
+        tumor = find_tumor(
+            slide,
+            prepared.slide_id,
+            seen,
+            over,
+            begun,
+            networks,
+            records=work.records("tumor", prepared.stage_plan("tumor")),
+            clock=clock,
+            reporter=reporter,
+        )
+        stages.append(_done("tumor", over.model, tumor))
+        measured += tumor_measurements(tumor, seen)
+        notices += tumor_notices(tumor, over.model)
+    else:
+        stages.append(Stage(name="tumor", status="skipped", reason=skip))
+        reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
 
     nuclei = None
     skip = _why_skip("nuclei", prepared, seen)
     if skip is None:
         model = prepared.models["nuclei"]
+        networks.start(model, "segment", workers)
         polygons, where = _where(seen, tumor)
         nuclei = measure_nuclei(
             slide,
@@ -321,7 +322,8 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
             polygons,
             where,
             model,
-            engine,
+            networks,
+            workers,
             limit=options.nuclei_tiles,
             records=work.records("nuclei", prepared.stage_plan("tumor", "nuclei")),
             clock=clock,
@@ -349,6 +351,19 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter) -> Result:
         started=started,
         started_seconds=started_seconds,
     )
+
+
+def start_tumor_networks(networks: Networks, model: Model, workers: int, *, thorough: bool) -> None:
+    """Begins to load what a tumor model's tiles go through."""
+    networks.start(model, "patch", workers)
+    if model.card.graph("screen") is not None and not thorough:
+        networks.start(model, "screen", workers)
+
+
+def _load_what_writes() -> None:
+    """Imports what the end of the run needs while its networks keep the cores busy outside Python's lock."""
+    for name in ("lobule.analysis.files", "jinja2", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"):
+        import_module(name)
 
 
 def _why_skip(family: Literal["tumor", "nuclei"], prepared: Prepared, seen: TissueOutcome) -> str | None:
@@ -432,4 +447,5 @@ def analyze(
         options = replace(options, only=tuple(only))
     name = slide_id or (slide.path.stem if slide.path else "slide")
     prepared = prepare(slide, name, options)
-    return run_stages(prepared, work or MemoryWork(), reporter or QuietReporter())
+    with Networks(prepared.runtime, options.precision) as networks:
+        return run_stages(prepared, work or MemoryWork(), reporter or QuietReporter(), networks)

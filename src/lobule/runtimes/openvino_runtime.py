@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ if not _had_telemetry:
 
 __all__ = ["OpenVinoRuntime"]
 
+_ALONE = threading.Lock()
 _DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
@@ -39,6 +41,8 @@ class OpenVinoRuntime:
     def __init__(
         self, model: str, path: Path, graph: Graph, *, workers: int, precision: Precision = "float32"
     ) -> None:
+        with _ALONE:
+            _make_first_call()
         core = ov.Core()
         try:
             network = core.read_model(path)
@@ -106,6 +110,19 @@ class OpenVinoRuntime:
         """See Runtime."""
         self._own = threading.local()
         del self._compiled
+
+
+@cache
+def _make_first_call() -> None:
+    """Infers once with a network of nothing, by one thread alone, before any thread infers.
+
+    What OpenVINO's Python half sets up at its first call it guards by locks that wait for Python's own: two
+    threads that make the first call at the same moment can wait for each other for ever.
+    """
+    bytes_in = ov.opset13.parameter([1], ov.Type.u8)
+    request = ov.Core().compile_model(ov.Model([bytes_in], [bytes_in]), "CPU").create_infer_request()
+    request.infer({0: np.zeros(1, np.uint8)}, share_inputs=True)
+    np.array(request.get_output_tensor(0).data)
 
 
 def _with_preparation(network: ov.Model, graph: Graph) -> ov.Model:

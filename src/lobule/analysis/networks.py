@@ -1,0 +1,75 @@
+"""The networks of a run: opened once, ahead of need, and kept for the slides to come."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Literal, Self
+
+from lobule.errors import LobuleError
+from lobule.models.zoo import Model
+from lobule.runtimes import Precision, Runtime, choose_precision, open_runtime
+
+__all__ = ["Networks", "precision_of"]
+
+
+def precision_of(
+    runtime: str, asked: Literal["auto", "float32", "bfloat16"], model: Model, role: str
+) -> Precision:
+    """What a model's graph runs in here. Raises ConfigurationError where it is asked for and cannot be had."""
+    graph = model.card.graph(role)
+    return "float32" if graph is None else choose_precision(runtime, asked, graph)[0]
+
+
+class Networks:
+    """Loads graphs in a thread of its own: compiling one takes a tenth of a second, outside Python's lock.
+
+    ``runtime`` as decided for the run, ``precision`` as asked for. A context manager.
+    """
+
+    def __init__(self, runtime: str, precision: Literal["auto", "float32", "bfloat16"]) -> None:
+        self._runtime, self._precision = runtime, precision
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="lobule-networks")
+        self._open: dict[tuple[str, str, int], Future[Runtime]] = {}
+
+    def start(self, model: Model, role: str, workers: int) -> None:
+        """Begins to load the model's graph of that role for so many threads, if that was not done before."""
+        key = (model.card_sha256, role, workers)
+        if key not in self._open:
+            self._open[key] = self._pool.submit(self._load, model, role, workers)
+
+    def get(self, model: Model, role: str, workers: int) -> Runtime:
+        """The loaded graph. Raises ModelOutputError, ConfigurationError."""
+        self.start(model, role, workers)
+        return self._open[model.card_sha256, role, workers].result()
+
+    def release(self, model: Model, role: str, workers: int) -> None:
+        """Frees one graph; asked for again, it is loaded anew."""
+        loading = self._open.pop((model.card_sha256, role, workers), None)
+        if loading is not None:
+            loading.result().close()
+
+    def close(self) -> None:
+        """Frees all of them."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for loading in self._open.values():
+            if not loading.cancelled() and loading.exception() is None:
+                loading.result().close()
+        self._open.clear()
+
+    def _load(self, model: Model, role: str, workers: int) -> Runtime:
+        graph = model.card.graph(role)
+        if graph is None:
+            raise LobuleError(f"model {model.name} has no graph of role {role}")
+        precision = precision_of(self._runtime, self._precision, model, role)
+        return open_runtime(
+            self._runtime, model.name, model.file(graph), graph, workers=workers, precision=precision
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

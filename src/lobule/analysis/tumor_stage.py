@@ -1,0 +1,333 @@
+"""The tumor stage: a pass over the tiles, easy ones settled by a small network, then the whole slide at once."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobule.analysis.clock import Clock
+from lobule.analysis.networks import Networks
+from lobule.analysis.stages import StageTiles, TissueOutcome
+from lobule.analysis.work import Records
+from lobule.errors import LobuleError
+from lobule.families.tumor import (
+    decode_patch,
+    prepare_refinement,
+    refinement_frame,
+    tumor_mask,
+    tumor_regions,
+)
+from lobule.findings.maps import ScalarMap, TumorRegion
+from lobule.geometry import Mpp, WorkingFrame
+from lobule.inference.stream import in_order
+from lobule.models.zoo import Model
+from lobule.progress import Reporter
+from lobule.runtimes import Runtime
+from lobule.slides import Slide, read_overview, working_frame
+from lobule.slides.slide import RgbImage
+from lobule.tiles import TileGrid, select
+from lobule.tissue import SHARP_FROM, saturation_value, sharpness
+
+__all__ = ["TumorOutcome", "TumorPass", "find_tumor"]
+
+MIN_TISSUE_SHARE = 0.25
+"""Tiles with more tissue are looked at (H2G-Net)."""
+SURE_SHARE, SURE_SATURATION = 0.6, 20
+"""Tiles so full of colored pixels are looked at while tissue is still being found; see `TumorPass.begin`."""
+AUDIT_SHARE, LEAST_AUDITED = 1 / 32, 16
+"""Of the tiles settled without the classifier so many are given to it, too."""
+AUDIT_TOLERANCE = 0.05
+"""If it judges more of these otherwise (and more than one), every tile goes through it."""
+MIN_CELLS_TO_REFINE = 6
+
+_TILE = struct.Struct("<ddd3d")
+
+
+@dataclass(frozen=True, eq=False)
+class TumorOutcome:
+    """Both stages' maps and the regions. ``refined`` is None where the model or the slide has no second stage."""
+
+    heatmap: ScalarMap
+    refined: ScalarMap | None
+    decided_on: ScalarMap
+    threshold: float
+    mask: NDArray[np.bool_]
+    regions: tuple[TumorRegion, ...]
+    blurred: ScalarMap
+    mean_rgb: tuple[float, float, float] | None
+    tiles: int
+    screened: int
+    """Tiles that the screening network saw."""
+    classified: int
+    """Tiles that the patch classifier saw."""
+    resumed: int
+    grid: TileGrid
+    frame: WorkingFrame
+    runtime: str
+    note: str | None
+
+
+@dataclass(frozen=True)
+class TumorTile:
+    """What is known of one tile: P(tumor) by screen and by classifier (nan: not asked), sharpness, mean RGB."""
+
+    screened: float
+    classified: float
+    sharpness: float
+    mean_rgb: tuple[float, float, float]
+
+    def to_bytes(self) -> bytes:
+        return _TILE.pack(self.screened, self.classified, self.sharpness, *self.mean_rgb)
+
+    @staticmethod
+    def from_bytes(record: bytes) -> TumorTile:
+        screened, classified, sharp, red, green, blue = _TILE.unpack(record)
+        return TumorTile(screened, classified, sharp, (red, green, blue))
+
+    @property
+    def probability(self) -> float:
+        """The classifier's word where it was asked."""
+        return self.screened if math.isnan(self.classified) else self.classified
+
+
+def _mean_rgb(pixels: RgbImage) -> tuple[float, float, float]:
+    # summed over rows first: long runs of bytes, where a mean over axes of three is twenty times as slow
+    rows = pixels.reshape(pixels.shape[0], -1).sum(axis=0, dtype=np.uint32)
+    red, green, blue = rows.reshape(-1, 3).sum(axis=0, dtype=np.uint64) / (pixels.size // 3)
+    return float(red), float(green), float(blue)
+
+
+class TumorPass:
+    """The pass over a slide's tiles: a small network settles the easy ones, the classifier judges the others.
+
+    What a tile gives does not depend on when it is looked at or which tiles are looked at beside it.
+    """
+
+    def __init__(
+        self, slide: Slide, model: Model, networks: Networks, workers: int, *, thorough: bool, clock: Clock
+    ) -> None:
+        graph = model.card.graph("patch")
+        if graph is None or graph.mpp is None:
+            raise LobuleError(f"model {model.name} has no patch graph with a working mpp")
+        self.model = model
+        self.frame = working_frame(slide, graph.mpp)
+        self._tiles = StageTiles(slide, model, "patch", self.frame, clock, "tumor")
+        self.grid = self._tiles.grid
+        self._slide, self._workers, self._clock = slide, workers, clock
+        self._patch: Runtime = networks.get(model, "patch", workers)
+        screened = model.card.graph("screen") is not None and not thorough
+        self._screen = networks.get(model, "screen", workers) if screened else None
+        self.runtime = self._patch.description
+
+    @property
+    def screens(self) -> bool:
+        """Whether a screening network settles easy tiles."""
+        return self._screen is not None
+
+    def begin(
+        self, overview: RgbImage, frame: WorkingFrame, *, until: Callable[[], bool]
+    ) -> dict[int, bytes]:
+        """Looks at tiles full of color until ``until()``: the cores need not wait until tissue is found.
+
+        Returns their records. A few may turn out not to be tissue (a marker): nobody will ask for them.
+        """
+        saturation, _ = saturation_value(overview)
+        sure = select(self.grid, saturation >= SURE_SATURATION, frame, self.frame, min_share=SURE_SHARE)
+
+        def while_waiting() -> Iterator[int]:
+            for index in sure.tolist():
+                if until():
+                    return
+                yield index
+
+        with self._clock.stage("tumor"), self._clock.reading("tumor", self._slide):
+            return dict(in_order(while_waiting(), self._look, workers=self._workers))
+
+    def run(self, indices: Sequence[int], records: Records, reporter: Reporter, label: str) -> None:
+        """Looks at the tiles and keeps their records."""
+        with self._clock.reading("tumor", self._slide), reporter.step(label, len(indices)) as step:
+            for index, payload in in_order(indices, self._look, workers=self._workers):
+                records.append(index, payload)
+                step.advance()
+
+    def classify(
+        self,
+        indices: Sequence[int],
+        known: dict[int, TumorTile],
+        records: Records,
+        reporter: Reporter,
+        label: str,
+    ) -> None:
+        """Asks the classifier about tiles that were settled without it; ``known`` and records learn its word."""
+
+        def look_again(index: int) -> bytes:
+            probability = self._probability(self._patch, "patch", index, self._tiles.read(index))
+            return replace(known[index], classified=probability).to_bytes()
+
+        asked = [index for index in indices if math.isnan(known[index].classified)]
+        with self._clock.reading("tumor", self._slide), reporter.step(label, len(asked)) as step:
+            for index, payload in in_order(asked, look_again, workers=self._workers):
+                records.append(index, payload)
+                known[index] = TumorTile.from_bytes(payload)
+                step.advance()
+
+    def settled(self, tile: TumorTile) -> bool:
+        """Whether the screen's word was enough."""
+        thresholds = self.model.card.thresholds
+        return tile.screened <= thresholds["screen_low"] or tile.screened >= thresholds["screen_high"]
+
+    def _look(self, index: int) -> bytes:
+        pixels = self._tiles.read(index)
+        screened = math.nan
+        if self._screen is not None:
+            screened = self._probability(self._screen, "screen", index, pixels)
+        with self._clock.part("tumor", "decode_maps"):
+            tile = TumorTile(screened, math.nan, sharpness(pixels, self.frame.mpp.mean), _mean_rgb(pixels))
+        if math.isnan(screened) or not self.settled(tile):
+            tile = replace(tile, classified=self._probability(self._patch, "patch", index, pixels))
+        return tile.to_bytes()
+
+    def _probability(self, network: Runtime, role: str, index: int, pixels: RgbImage) -> float:
+        return decode_patch(self.model.name, self._tiles.infer(network, role, index, pixels))
+
+
+def find_tumor(
+    slide: Slide,
+    slide_id: str,
+    seen: TissueOutcome,
+    over: TumorPass,
+    begun: Mapping[int, bytes],
+    networks: Networks,
+    *,
+    records: Records,
+    clock: Clock,
+    reporter: Reporter,
+) -> TumorOutcome:
+    """Stage 1 over every tile with more than 25 % tissue, stage 2 over the whole slide, regions.
+
+    ``begun`` holds records of tiles that were looked at ahead (`TumorPass.begin`).
+    """
+    from lobule.annotations import polygons_from_mask
+
+    model, frame, grid = over.model, over.frame, over.grid
+    with clock.stage("tumor"):
+        shown = select(grid, seen.tissue.mask, seen.frame, frame, min_share=MIN_TISSUE_SHARE)
+        kept: list[int] = shown.tolist()
+        resumed = sum(index in records for index in kept)
+        if model.card.graph("refine") is not None:
+            networks.start(model, "refine", 1)
+        for index in kept:
+            if index not in records and index in begun:
+                records.append(index, begun[index])
+        over.run([index for index in kept if index not in records], records, reporter, f"{slide_id}: tumor")
+        known = {index: TumorTile.from_bytes(records.read(index)) for index in kept}
+        screening = _audit(over, known, records, reporter, slide_id) if over.screens else None
+
+        values = np.full((grid.rows, grid.columns), np.nan, np.float32)
+        blurred = values.copy()
+        for index, tile in known.items():
+            place = grid.position(index)
+            values[place] = tile.probability
+            if math.isfinite(tile.sharpness):
+                blurred[place] = tile.sharpness < SHARP_FROM
+        colors = [tile.mean_rgb for tile in known.values()]
+        cells = WorkingFrame(
+            slide.size, frame.slide_mpp, Mpp(frame.mpp.x * grid.stride_px, frame.mpp.y * grid.stride_px)
+        )
+        heatmap, blur_map = ScalarMap(values, cells), ScalarMap(blurred, cells)
+
+        refined, note = _refine(slide, heatmap, seen, model, networks, clock)
+        decided = heatmap if refined is None else refined
+        threshold = model.card.thresholds["patch" if refined is None else "refine"]
+        mask = tumor_mask(decided, threshold)
+        polygons = polygons_from_mask(mask)
+        regions = tumor_regions(slide_id, decided, mask, polygons, blur_map)
+    return TumorOutcome(
+        heatmap=heatmap,
+        refined=refined,
+        decided_on=decided,
+        threshold=threshold,
+        mask=mask,
+        regions=regions,
+        blurred=blur_map,
+        mean_rgb=tuple(np.mean(colors, 0)) if colors else None,
+        tiles=len(kept),
+        screened=sum(not math.isnan(tile.screened) for tile in known.values()),
+        classified=sum(not math.isnan(tile.classified) for tile in known.values()),
+        resumed=resumed,
+        grid=grid,
+        frame=frame,
+        runtime=over.runtime,
+        note="; ".join(part for part in (screening, note) if part) or None,
+    )
+
+
+def _audit(
+    over: TumorPass, known: dict[int, TumorTile], records: Records, reporter: Reporter, slide_id: str
+) -> str:
+    """Gives a sample of the settled tiles to the classifier, all of them where the screen does not know the slide."""
+    settled = [index for index, tile in known.items() if over.settled(tile)]
+    count = min(len(settled), max(LEAST_AUDITED, round(AUDIT_SHARE * len(settled))))
+    audited = [settled[k * len(settled) // count] for k in range(count)]
+    over.classify(audited, known, records, reporter, f"{slide_id}: tumor, audit")
+    threshold = over.model.card.thresholds["patch"]
+    misled = sum(
+        (known[index].screened >= 0.5) != (known[index].classified >= threshold) for index in audited
+    )
+    found = f"of {count} audited, the classifier judged {misled} otherwise"
+    if misled <= max(1, AUDIT_TOLERANCE * count):
+        return f"{len(settled)} of {len(known)} tiles settled by the screening network; {found}"
+    over.classify(settled, known, records, reporter, f"{slide_id}: tumor, every tile")
+    return f"the screening network does not know this slide ({found}): every tile went through the classifier"
+
+
+def _refine(
+    slide: Slide, heatmap: ScalarMap, seen: TissueOutcome, model: Model, networks: Networks, clock: Clock
+) -> tuple[ScalarMap | None, str | None]:
+    """(stage 2's map, why there is none). Where there is neither tissue nor a judged tile the map is NaN."""
+    graph = model.card.graph("refine")
+    if graph is None:
+        return None, "the model has no refinement stage: regions are the heatmap at its threshold"
+    cells = int(np.isfinite(heatmap.values).sum())
+    if cells < MIN_CELLS_TO_REFINE:
+        return (
+            None,
+            f"only {cells} tiles hold tissue, too few to refine: regions are the heatmap at its threshold",
+        )
+    frame = refinement_frame(slide.size, heatmap.frame.slide_mpp, graph.tile_px)
+    with clock.part("tumor", "decode"):
+        overview = read_overview(slide, frame)
+    with clock.part("tumor", "prepare"):
+        inputs = prepare_refinement(overview, heatmap, frame, graph)
+    # one picture a slide: a single worker's runtime, so that the numbers do not depend on how many there are
+    runtime = networks.get(model, "refine", 1)
+    with clock.part("tumor", "infer"):
+        output = runtime.run(inputs)[graph.outputs[0].name]
+    # the memory of one picture of this size is more than that of all tiles at work
+    networks.release(model, "refine", 1)
+    height, width = min(overview.shape[0], graph.tile_px), min(overview.shape[1], graph.tile_px)
+    values = np.array(output[0, :height, :width], np.float32)
+    judged = _at_centers(np.isfinite(heatmap.values), heatmap.frame, frame, (height, width))
+    tissue = _at_centers(seen.tissue.mask, seen.frame, frame, (height, width))
+    values[~(judged | tissue)] = np.nan
+    return ScalarMap(values, frame), None
+
+
+def _at_centers(
+    mask: NDArray[np.bool_], of: WorkingFrame, frame: WorkingFrame, shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """The mask (on frame ``of``) at the pixel centers of ``frame``, (rows, columns)."""
+    rows, columns = (
+        np.minimum(
+            ((np.arange(shape[axis]) + 0.5) * frame.scale[1 - axis] / of.scale[1 - axis]),
+            mask.shape[axis] - 1,
+        )
+        for axis in (0, 1)
+    )
+    found: NDArray[np.bool_] = mask[rows.astype(np.intp)[:, None], columns.astype(np.intp)]
+    return found
