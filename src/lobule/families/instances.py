@@ -128,7 +128,7 @@ class _Runs:
         """The runs of a mask (contiguous) with an unset last column."""
         flat = mask.reshape(-1)
         changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-        if flat[0]:
+        if flat[:1].any():
             changes = np.concatenate([np.zeros(1, np.intp), changes])
         return _Runs(changes[::2], changes[1::2], mask.shape[1])
 
