@@ -38,8 +38,8 @@ class Analysis:
 
     @property
     def outside_seconds(self) -> float:
-        """Wall clock outside the stages: starting, imports, opening, ending."""
-        return self.cost.wall_seconds - sum(stage["total"] for stage in self.findings["run"]["seconds"])
+        """Wall clock outside the run that the findings time: starting, imports, opening, the report, ending."""
+        return self.cost.wall_seconds - float(self.findings["run"]["seconds_total"])
 
     @property
     def heatmap(self) -> Path:

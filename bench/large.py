@@ -84,7 +84,7 @@ def measure(kit: Kit) -> Row:
         last = runs[-1].seconds(name)
         inner = ", ".join(f"{key} {value:.1f}" for key, value in last.items() if key != "total" and value)
         add(f"stage {name}", [run.seconds(name)["total"] for run in runs], inner)
-    add("outside the stages", [run.outside_seconds for run in runs])
+    add("outside the run", [run.outside_seconds for run in runs])
     peak = max(run.cost.peak_bytes for run in runs)
     against = spread([line.ratio(run.cost.wall_seconds) for line, run in zip(lines, runs, strict=True)])
     size = runs[-1].findings["slide"]["size_px"]

@@ -61,7 +61,9 @@ def run_command(
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "cost.json"
         launch = [sys.executable, "-S", "-E", str(LAUNCH), str(result), str(timeout_seconds), str(log)]
-        subprocess.run([*launch, *command], env={**os.environ, **(environment or {})}, check=False)
+        whole = {**os.environ, **(environment or {})}
+        with subprocess.Popen([*launch, *command], env=whole, stdin=subprocess.PIPE) as launcher:
+            launcher.wait()  # the pipe stays open until then
         if not result.is_file():
             raise CommandFailed(f"{command[0]} could not be started: see {log}")
         cost = json.loads(result.read_text())

@@ -148,7 +148,7 @@ def _fast_limit(name: str, row: str) -> float:
 
 
 def _row(kit: Kit, name: str, title: str, got: dict[str, Any], limit_ratio: float) -> Row:
-    columns = ("what", "patches", "wall s", "CPU s", "peak MiB", "wall / roofline", "outside the stages s")
+    columns = ("what", "patches", "wall s", "CPU s", "peak MiB", "wall / roofline", "outside the run s")
     cells: list[tuple[str, ...]] = []
     bars: list[Bar] = []
     notes: list[str] = []

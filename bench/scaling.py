@@ -87,7 +87,7 @@ def measure(kit: Kit) -> Row:
     numbers["speed_ups"] = speed_ups
     gained = spread(speed_ups)
     notes = (
-        f"seconds of the stages ~ tissue^{exponent:.2f} over sizes, ~ tissue^{exponent_share:.2f} over shares "
+        f"seconds of the run ~ tissue^{exponent:.2f} over sizes, ~ tissue^{exponent_share:.2f} over shares "
         "(1 is linear; below 1, what every slide costs once is still seen)",
         f"two workers against one, in {kit.rounds} pairs: {gained.text()} × as fast "
         "(other load on the cores lowers it)",
@@ -102,8 +102,8 @@ def measure(kit: Kit) -> Row:
         "of tissue",
         "patches",
         "wall s",
-        "stages s",
-        "stages s / gigapixel of tissue",
+        "run s",
+        "run s / gigapixel of tissue",
         "CPU s",
         "peak MiB",
     )

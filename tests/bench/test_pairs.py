@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pairs import CommandFailed, Spread, run_command, spread
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
@@ -55,6 +59,21 @@ def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> No
     hang = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     with pytest.raises(CommandFailed, match="stopped after 0"):
         run_command([sys.executable, "-c", hang], tmp_path / "log", 0.4)
+
+
+def test_a_command_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
+    mark = tmp_path / "still-there"
+    child = f"import time, pathlib; time.sleep(1.5); pathlib.Path({str(mark)!r}).touch()"
+    code = (
+        "import sys; from pathlib import Path; from pairs import run_command; "
+        f"run_command([sys.executable, '-c', {child!r}], Path({str(tmp_path / 'log')!r}), 60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=BENCH)
+    time.sleep(0.8)
+    parent.kill()
+    parent.wait()
+    time.sleep(1.5)
+    assert not mark.exists()
 
 
 def test_a_command_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
