@@ -47,16 +47,16 @@ class PatchGraph(nn.Module):
 
 
 class ScreenGraph(nn.Module):
-    """A screening network on one whole tile (1, H, W, 3), H and W multiples of 16: probabilities (1, classes)."""
+    """A screening network on one whole tile (1, H, W, 3), H and W multiples of 32: probabilities (1, classes)."""
 
     def __init__(self, network: ScreenNet) -> None:
         super().__init__()
-        self.stem, self.body, self.head = network.whole_stem(), network.body, network.head
+        self.stem, self.blocks, self.head = network.whole_stem(), network.blocks, network.head
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        _, height, width, _ = pixels.shape
-        x = pixels.reshape(1, height, width // 4, 12).permute(0, 3, 1, 2).float()
-        x = self.body(torch.relu(self.stem(x)))
+        x = self.stem(pixels)
+        for stage in self.blocks:
+            x = stage(x)
         return torch.softmax(self.head(x.mean(dim=(2, 3))), dim=1)
 
 

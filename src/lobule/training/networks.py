@@ -213,79 +213,67 @@ class RefineUNet(nn.Module):
         return self.out(x)
 
 
-class _Inverted(nn.Module):
-    """A residual block of 1 × 1, depthwise 3 × 3 and 1 × 1 convolutions (MobileNetV2, with ReLU)."""
-
-    def __init__(self, width: int, expansion: int) -> None:
-        super().__init__()
-        inner = width * expansion
-        self.block = nn.Sequential(
-            nn.Conv2d(width, inner, 1, bias=False),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False),
-            nn.BatchNorm2d(inner),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(inner, width, 1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.block(x)
-
-
 class ScreenNet(nn.Module):
-    """A small classifier of halved tiles, to stride 16, with a second output to learn features by.
+    """The first stages of EfficientNet-Lite0 on halved tiles, with a second output to learn features by.
 
     ``forward``: uint8 (N, H, W, 3), a tile's means of 2 × 2 pixels → logits (N, classes) and feature maps
-    (N, features, H / 16, W / 16). The stem sees squares of 2 × 2 means without overlap, so `whole_stem` can
-    compute it from the pixels themselves.
+    (N, features, H / 16, W / 16) where four or five ``stages`` are kept.
     """
 
-    def __init__(
-        self,
-        classes: int,
-        stem: int,
-        widths: tuple[int, int, int],
-        blocks: tuple[int, int, int],
-        expansion: int,
-        features: int,
-    ) -> None:
+    _widths = (16, 24, 40, 80, 112, 192, 320)
+
+    def __init__(self, classes: int, stages: int, hidden: int, features: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, stem, 2, 2)
-        layers: list[nn.Module] = []
-        before = stem
-        for width, count in zip(widths, blocks, strict=True):
-            layers += [
-                nn.Conv2d(before, width, 3, 2, 1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-                *(_Inverted(width, expansion) for _ in range(count)),
-            ]
-            before = width
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Linear(before, 2 * before), nn.ReLU(), nn.Linear(2 * before, classes))
-        self.features = nn.Conv2d(before, features, 1)
+        encoder = EncoderLite0(pretrained=False, depth=5)
+        self.stem, self.blocks = encoder.stem, encoder.blocks[:stages]
+        width = self._widths[stages - 1]
+        self.head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+        self.features = nn.Conv2d(width, features, 1)
 
     def forward(self, halved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        maps = self.body(functional.relu(self.stem(_prepare(halved, 127.0, 128.0))))
+        maps = self.stem(_prepare(halved, 127.0, 128.0))
+        for stage in self.blocks:
+            maps = stage(maps)
         return self.head(maps.mean(dim=(2, 3))), self.features(maps)
 
-    def whole_stem(self) -> nn.Conv2d:
-        """The same stem on whole pixels, four neighbors in a row as 12 channels: (N, 12, H, W / 4), raw 0-255.
+    def whole_stem(self) -> nn.Module:
+        """The same stem on whole pixels: uint8 (N, H, W, 3), H and W multiples of 4."""
+        return _WholeStem(self.stem)
 
-        A tile in memory has just that layout, so neither pooling, scaling nor moving of pixels is left to do.
-        """
-        weight = self.stem.weight.detach()
-        whole = nn.Conv2d(12, weight.shape[0], (4, 1), (4, 1))
-        # (out, color, 2 rows, 2 columns) -> (out, column * 3 + color, 4 rows, 1); a mean is a fourth of each
-        spread = weight.repeat_interleave(2, 2).repeat_interleave(2, 3) / 4 / 128
-        bias = self.stem.bias
-        assert bias is not None
+
+class _WholeStem(nn.Module):
+    """The stem of a `ScreenNet` with the halving and scaling before it, as two convolutions.
+
+    Four neighbors of a row count as 12 channels, which is the layout that a tile has in memory: no pixel is
+    moved. The first convolution halves and scales (two halved pixels as 6 channels), the second is the stem's.
+    """
+
+    def __init__(self, stem: nn.Sequential) -> None:
+        super().__init__()
+        weight = stem[0].conv.weight.detach()
+        self.halve, self.conv = (
+            nn.Conv2d(12, 6, (2, 1), (2, 1)),
+            nn.Conv2d(6, weight.shape[0], (3, 2), (2, 1)),
+        )
+        mean = torch.zeros(6, 12, 2, 1)
+        for column in range(4):
+            for color in range(3):
+                mean[column // 2 * 3 + color, column * 3 + color] = 1 / 4 / 128
+        spread = torch.zeros(weight.shape[0], 6, 3, 2)
+        for column in range(3):
+            place = slice(column % 2 * 3, column % 2 * 3 + 3)
+            spread[:, place, :, column // 2] = weight[:, :, :, column]
         with torch.no_grad():
-            whole.weight.copy_(spread.permute(0, 3, 1, 2).flatten(1, 2)[..., None])
-            whole.bias.copy_(bias.detach() - weight.sum(dim=(1, 2, 3)) * 127 / 128)
-        return whole
+            self.halve.weight.copy_(mean)
+            self.halve.bias.fill_(-127 / 128)
+            self.conv.weight.copy_(spread)
+            self.conv.bias.zero_()
+        self.norm = stem[1]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        count, height, width, _ = pixels.shape
+        x = self.halve(pixels.reshape(count, height, width // 4, 12).permute(0, 3, 1, 2).float())
+        return self.norm(self.conv(functional.pad(x, (0, 1, 0, 1))))
 
 
 def count_parameters(network: Any) -> int:

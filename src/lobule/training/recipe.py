@@ -183,12 +183,12 @@ class TileMix(_Strict):
 
 
 class ScreenNetwork(_Strict):
-    """Widths and depths of a screening network."""
+    """A screening network: the patch network's own first stages, on halved tiles, with a small head."""
 
-    stem: Count
-    widths: tuple[Count, Count, Count]
-    blocks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    expansion: Count
+    encoder: Literal["efficientnet-lite0"]
+    stages: Annotated[int, Field(ge=1, le=7)]
+    """How many of the encoder's seven stages are kept."""
+    hidden: Count
     features: Count
     """How many components of the patch network's features are learned beside its answer."""
     feature_weight: Annotated[float, Field(ge=0)]
@@ -213,6 +213,11 @@ class ScreenRecipe(_Strict):
     """Composed slides to choose thresholds on, and as many to score on."""
     split: BlockSplit
     mix: TileMix
+    """Of the training block's fields."""
+    other_mix: TileMix
+    """Of fields that the patch network never saw: half of the selection block, and unlabeled ones."""
+    other_weight: Positive
+    """How much oftener than those of ``mix`` its tiles are drawn."""
     network: ScreenNetwork
     compose: ComposeSettings
     loop: LoopSettings

@@ -58,7 +58,15 @@ from lobule.training.screen_agreement import (
     compose_screened,
     recalibrated,
 )
-from lobule.training.screen_tiles import Teacher, halve, make_tiles
+from lobule.training.screen_tiles import (
+    ScreenTiles,
+    Teacher,
+    feature_basis,
+    halve,
+    make_tiles,
+    part_fields,
+    read_unlabeled,
+)
 from lobule.training.tumor import fit_patch, fit_refine
 
 __all__ = ["train_recipe"]
@@ -207,8 +215,25 @@ def _train_screen(
     blocks = read_fields(data / recipe.fields, recipe.split)
     say("screen: " + ", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
     teacher = Teacher(model.file(patch), recipe.tile_px)
-    tiles = make_tiles(blocks["training"], teacher, recipe, out / "tiles", say)
-    network = fit_screen(recipe, tiles, out / "screen", say, steps)
+    learned, held = part_fields(blocks["selection"])
+    others = learned + read_unlabeled(data, recipe.field_mpp)
+    basis = feature_basis(blocks["training"], teacher, recipe)
+    parts = [
+        make_tiles(fields, teacher, basis, recipe, mix, out / "tiles", say, first)
+        for fields, mix, first in (
+            (blocks["training"], recipe.mix, 0),
+            (others, recipe.other_mix, recipe.mix.shards),
+        )
+    ]
+    tiles = ScreenTiles(
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in dataclasses.fields(parts[0])
+        )
+    )
+    drawn = [len(part.probability) for part in parts]
+    weights = np.repeat([1.0, recipe.other_weight], drawn)
+    network = fit_screen(recipe, tiles, weights, model.file(patch), out / "screen", say, steps)
 
     def student(whole: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.no_grad():
@@ -217,11 +242,9 @@ def _train_screen(
             ]
         return torch.softmax(torch.cat(logits), 1)[:, 1].numpy()
 
-    say("screen: thresholds on slides composed of the selection block")
+    say("screen: thresholds on slides composed of the selection block's other half")
     size = refine.tile_px
-    chosen_on = compose_screened(
-        recipe, blocks["selection"], teacher.classify, student, size, recipe.seed + 1
-    )
+    chosen_on = compose_screened(recipe, held, teacher.classify, student, size, recipe.seed + 1)
     scale, shift = calibrate(
         network,
         np.concatenate([slide.screen for slide in chosen_on]),

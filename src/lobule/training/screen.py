@@ -1,5 +1,6 @@
 """Trains a screening network: a small student of the patch network that settles the easy tiles.
 
+It starts as the patch network's own first stages, and sees tiles at half their resolution.
 The student learns the patch network's probabilities (soft cross-entropy) and, beside them, the leading components
 of the features that the patch network pools (after FitNets, Romero et al. 2015): a tile then teaches hundreds of
 numbers instead of one. The features' output is left out of the exported graph.
@@ -8,6 +9,7 @@ numbers instead of one. The features' output is left out of the exported graph.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from lobule.errors import ModelOutputError
 from lobule.training.loop import fit
 from lobule.training.networks import ScreenNet
 from lobule.training.recipe import ScreenNetwork, ScreenRecipe
 from lobule.training.screen_agreement import odds
 from lobule.training.screen_tiles import ScreenTiles
 
-__all__ = ["build_screen", "calibrate", "fit_screen", "screen_loss"]
+__all__ = ["build_screen", "calibrate", "fit_screen", "screen_loss", "start_from"]
 
 Say = Callable[[str], None]
 Floats = NDArray[np.float32]
@@ -31,9 +34,51 @@ Floats = NDArray[np.float32]
 
 def build_screen(settings: ScreenNetwork) -> ScreenNet:
     """Returns the untrained screening network of a recipe."""
-    return ScreenNet(
-        2, settings.stem, settings.widths, settings.blocks, settings.expansion, settings.features
-    )
+    return ScreenNet(2, settings.stages, settings.hidden, settings.features)
+
+
+def start_from(network: ScreenNet, patch: Path, halved: NDArray[np.uint8]) -> None:
+    """Gives ``network`` the convolutions of the stages that it shares with the exported classifier ``patch``.
+
+    Normalizations are folded into exported convolutions. They are opened again on ``halved`` tiles (N, H, W, 3):
+    each gets the statistics that its layer has there, and the scale and shift that undo them.
+    Raises ModelOutputError where the graph has no such convolutions.
+    """
+    onnx = import_module("onnx")
+    graph = onnx.load(str(patch)).graph
+    arrays = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    shifts = {node.input[1]: node.input[2] for node in graph.node if node.op_type == "Conv"}
+    hooks = []
+    layers = [layer for part in (network.stem, network.blocks) for layer in part.modules()]
+    convolutions = [
+        (name, layer)
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.Conv2d) and name.startswith(("stem.", "blocks."))
+    ]
+    norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    for (name, convolution), norm in zip(convolutions, norms, strict=True):
+        key = f"network.encoder.{name}.weight"
+        if key not in arrays or arrays[key].shape != tuple(convolution.weight.shape):
+            raise ModelOutputError(patch.parent.name, f"{patch.name} has no convolution {key} to start from")
+        with torch.no_grad():
+            convolution.weight.copy_(torch.tensor(arrays[key]))
+        hooks.append(norm.register_forward_pre_hook(_opening(torch.tensor(arrays[shifts[key]]))))
+    network.eval()
+    with torch.no_grad():
+        network(torch.from_numpy(halved))
+    for hook in hooks:
+        hook.remove()
+
+
+def _opening(shift: torch.Tensor) -> Callable[[Any, tuple[torch.Tensor, ...]], None]:
+    def open_(norm: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        spread, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(spread)
+        norm.weight.copy_((spread + norm.eps).sqrt())
+        norm.bias.copy_(mean + shift)
+
+    return open_
 
 
 def screen_loss(
@@ -49,12 +94,22 @@ def screen_loss(
 
 
 def fit_screen(
-    recipe: ScreenRecipe, data: ScreenTiles, folder: Path, say: Say, steps: int | None = None
+    recipe: ScreenRecipe,
+    data: ScreenTiles,
+    weights: NDArray[np.float64],
+    patch: Path,
+    folder: Path,
+    say: Say,
+    steps: int | None = None,
 ) -> ScreenNet:
-    """Trains the screening network on judged tiles; returns it in eval mode."""
+    """Trains the screening network on judged tiles, drawn by ``weights`` (N,); returns it in eval mode.
+
+    It starts from the exported patch network ``patch``.
+    """
+    upto = np.cumsum(weights) / weights.sum()
 
     def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
-        at = np.sort(rng.integers(len(data.probability), size=count))
+        at = np.sort(np.searchsorted(upto, rng.random(count), side="right"))
         tiles, features = data.tiles[at], data.features[at].astype(np.float32)
         # one symmetry of the square for each eighth of the batch
         for part, symmetry in zip(np.array_split(rng.permutation(count), 8), range(8), strict=True):
@@ -72,6 +127,7 @@ def fit_screen(
 
     torch.manual_seed(recipe.seed)
     network = build_screen(recipe.network)
+    start_from(network, patch, data.tiles[:: max(1, len(data.tiles) // 256)][:256])
     fit(network, draw, loss_of, recipe.loop, folder=folder, seed=recipe.seed, say=say, steps=steps)
     return network
 

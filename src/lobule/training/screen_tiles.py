@@ -16,17 +16,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.errors import ModelOutputError, ResultWriteError
+from lobule.errors import ConfigurationError, ModelOutputError, ResultWriteError
 from lobule.geometry import Box
 from lobule.phantom import PhantomSpec, write_phantom
 from lobule.phantom.noise import periodic_noise
 from lobule.slides import open_slide, read_region, working_frame
-from lobule.training.augment import augment_color, pale_tile, turn
+from lobule.training.augment import augment_color, pale_tile, resize_area, turn
 from lobule.training.bach import FieldImage, tissue_share
 from lobule.training.composed import at_working_mpp, compose_slide
 from lobule.training.recipe import ComposeSettings, ScreenRecipe, TileMix
 
-__all__ = ["ScreenTiles", "Teacher", "TileMaker", "draw_texture", "halve", "make_tiles"]
+__all__ = [
+    "ScreenTiles",
+    "Teacher",
+    "TileMaker",
+    "draw_texture",
+    "feature_basis",
+    "halve",
+    "make_tiles",
+    "part_fields",
+    "principal_axes",
+    "read_unlabeled",
+]
 
 Rng = np.random.Generator
 Pixels = NDArray[np.uint8]
@@ -155,10 +166,14 @@ class TileMaker:
     """
 
     def __init__(
-        self, fields: Sequence[FieldImage], recipe: ScreenRecipe, pools: dict[str, Sequence[Pixels]]
+        self,
+        fields: Sequence[FieldImage],
+        recipe: ScreenRecipe,
+        mix: TileMix,
+        pools: dict[str, Sequence[Pixels]],
     ) -> None:
-        self._fields, self._recipe, self._pools = fields, recipe, pools
-        shares = recipe.mix.model_dump()
+        self._fields, self._recipe, self._mix, self._pools = fields, recipe, mix, pools
+        shares = mix.model_dump()
         self._kinds = [
             name
             for name in ("field", "composed", "phantom", "texture", "pale", "patchwork")
@@ -169,7 +184,7 @@ class TileMaker:
 
     def draw(self, rng: Rng) -> Pixels:
         """Returns a tile (tile_px, tile_px, 3) uint8."""
-        recipe, mix = self._recipe, self._recipe.mix
+        recipe, mix = self._recipe, self._mix
         kind = self._kinds[int(rng.choice(len(self._kinds), p=self._shares))]
         if kind == "pale":
             tile = pale_tile(recipe.tile_px, rng, self._field_crop(rng))
@@ -202,7 +217,7 @@ class TileMaker:
 
         size = self._recipe.tile_px
         low, high = np.log(self._recipe.augment.scale)
-        scale = float(np.exp(rng.uniform(low, high))) if rng.random() < self._recipe.mix.changed else 1.0
+        scale = float(np.exp(rng.uniform(low, high))) if rng.random() < self._mix.changed else 1.0
         side = min(size * ratio * scale, *pixels.shape[:2])
         height, width = pixels.shape[:2]
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
@@ -292,11 +307,11 @@ def _make_shard(
     teacher: Teacher,
     basis: tuple[Floats, Floats],
     recipe: ScreenRecipe,
+    mix: TileMix,
     number: int,
     folder: Path,
 ) -> ScreenTiles:
     rng = np.random.default_rng([recipe.seed, number])
-    mix: TileMix = recipe.mix
     wanted = {name: getattr(mix, name) > 0 for name in ("composed", "phantom", "texture")}
     squares = mix.shard // 6
     textures = range(max(1, mix.shard // 170))
@@ -305,7 +320,7 @@ def _make_shard(
         "phantom": _phantom_tiles(recipe, squares, number, folder) if wanted["phantom"] else (),
         "texture": [draw_texture(2 * recipe.tile_px, rng) for _ in textures] if wanted["texture"] else (),
     }
-    maker = TileMaker(fields, recipe, pools)
+    maker = TileMaker(fields, recipe, mix, pools)
     mean, axes = basis
     tiles = np.empty((mix.shard, recipe.tile_px // 2, recipe.tile_px // 2, 3), np.uint8)
     probability = np.empty(mix.shard, np.float32)
@@ -331,36 +346,40 @@ def principal_axes(features: Floats, kept: int) -> tuple[Floats, Floats]:
 def make_tiles(
     fields: Sequence[FieldImage],
     teacher: Teacher,
+    basis: tuple[Floats, Floats],
     recipe: ScreenRecipe,
+    mix: TileMix,
     folder: Path,
     say: Callable[[str], None],
+    first: int = 0,
 ) -> ScreenTiles:
-    """Returns the tiles of a recipe; kept in ``folder`` by shards, from which a killed run goes on.
+    """Returns tiles of ``mix``; kept in ``folder`` by shards, from which a killed run goes on.
 
-    Raises ResultWriteError.
+    ``basis`` is `feature_basis`'s; shards are numbered, and drawn, from ``first`` on. Slides are composed of the
+    fields that are as large as the first. Raises ResultWriteError.
     """
-    scaled = at_working_mpp(fields, recipe.field_mpp, recipe.mpp)
+    alike = [field for field in fields if field.pixels.shape == fields[0].pixels.shape]
+    scaled = at_working_mpp(alike, recipe.field_mpp, recipe.mpp)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        basis = _basis(scaled, teacher, recipe)
-        mix = recipe.mix
         side = recipe.tile_px // 2
         tiles = np.empty((mix.shards * mix.shard, side, side, 3), np.uint8)
         probability = np.empty(len(tiles), np.float32)
         features: list[NDArray[np.float16]] = []
-        for number in range(mix.shards):
+        for at in range(mix.shards):
+            number = first + at
             path = folder / f"{number:03d}.npz"
             shard = _held(path)
             if shard is None:
-                shard = _make_shard(fields, scaled, teacher, basis, recipe, number, folder)
+                shard = _make_shard(fields, scaled, teacher, basis, recipe, mix, number, folder)
                 part = path.with_suffix(".part")
                 with part.open("wb") as handle:
                     np.savez(
                         handle, tiles=shard.tiles, probability=shard.probability, features=shard.features
                     )
                 part.replace(path)
-                say(f"tiles: {number + 1} of {mix.shards} × {mix.shard} judged by the patch network")
-            own = slice(number * mix.shard, (number + 1) * mix.shard)
+                say(f"tiles: {at + 1} of {mix.shards} × {mix.shard} judged by the patch network")
+            own = slice(at * mix.shard, (at + 1) * mix.shard)
             tiles[own], probability[own] = shard.tiles, shard.probability
             features.append(shard.features)
     except OSError as error:
@@ -377,11 +396,56 @@ def _held(path: Path) -> ScreenTiles | None:
         return None  # not made yet, or cut off while it was written
 
 
-def _basis(scaled: Sequence[FieldImage], teacher: Teacher, recipe: ScreenRecipe) -> tuple[Floats, Floats]:
+def feature_basis(
+    fields: Sequence[FieldImage], teacher: Teacher, recipe: ScreenRecipe
+) -> tuple[Floats, Floats]:
+    """Returns the mean and the leading axes of the patch network's features on a corner of every field."""
     size = recipe.tile_px
     found = []
-    for field in scaled:
+    for field in at_working_mpp(fields, recipe.field_mpp, recipe.mpp):
         teacher.judge(field.pixels[:size, :size])
         features = teacher.features
         found.append(features.reshape(features.shape[0], -1).T)
     return principal_axes(np.concatenate(found), recipe.network.features)
+
+
+def part_fields(fields: Sequence[FieldImage]) -> tuple[list[FieldImage], list[FieldImage]]:
+    """Parts each class's series of fields in two, one field between them left out: neighbors may be one patient."""
+    first, second = [], []
+    for label in sorted({field.label for field in fields}):
+        own = sorted((field for field in fields if field.label == label), key=lambda field: field.order)
+        half = len(own) // 2
+        first += own[:half]
+        second += own[half + 1 :]
+    return first, second
+
+
+def read_unlabeled(data: Path, field_mpp: float) -> list[FieldImage]:
+    """Returns the pieces with tissue of BACH part B's large fields and MoNuSeg's fields at ``field_mpp``.
+
+    Nothing is known, or used, of what they show. Raises ConfigurationError where they are absent.
+    """
+    from PIL import Image
+
+    sets = (("bach_b", "*.jpg", 0.467, (4, 3)), ("monuseg/images", "*", 0.25, (1, 1)))
+    out = []
+    for folder, pattern, mpp, (rows, columns) in sets:
+        files = sorted((data / folder).glob(pattern))
+        if not files:
+            raise ConfigurationError("--data", str(data), f"it must hold {folder} with images")
+        for file in files:
+            with Image.open(file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            ratio = mpp / field_mpp
+            height, width = (round(n * ratio) for n in pixels.shape[:2])
+            pixels = resize_area(pixels, (width, height))
+            for row in range(rows):
+                for column in range(columns):
+                    piece = pixels[
+                        row * height // rows : (row + 1) * height // rows,
+                        column * width // columns : (column + 1) * width // columns,
+                    ]
+                    if tissue_share(piece) > 0.3:
+                        name = f"{folder}/{file.stem}-{row}-{column}"
+                        out.append(FieldImage(name, "unlabeled", 0, np.ascontiguousarray(piece)))
+    return out
