@@ -45,7 +45,7 @@ $(VENV)/.bench: $(VENV)/.light
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check onnx
 	touch $@
 
-export ROWS PEERS ROUNDS SLIDE MODEL BIG LOBULE_BENCH
+export ROWS PEERS ROUNDS SECONDS TIMEOUT SLIDE MODEL BIG LOBULE_BENCH LOBULE_BENCH_APT
 
 bench: $(VENV)/.bench
 	$(BIN)/python bench/run.py
