@@ -163,9 +163,11 @@ def analyze(
     Exit status: 0 all done, 1 some slide failed (the others are done), 2 wrong use.
     """
     from lobule.analysis.batch import analyze_slides
+    from lobule.analysis.memory import share_one_heap
     from lobule.analysis.options import STAGES, Options
     from lobule.progress import reporter_for
 
+    share_one_heap()
     options = Options(
         only=STAGES if only is None else tuple(part.strip() for part in only.split(",") if part.strip()),
         specimen="node" if specimen == "node" else "breast",

@@ -182,11 +182,12 @@ def find_glass(
     count = int(glass.sum())
     if count < 16 or count < 0.02 * int((~unscanned).sum()):
         return None
-    # the brightest half: pale tissue that slipped in is darker than the glass beside it
-    pixels = rgb[glass]
-    brightness = pixels[:, 0].astype(np.uint16) + pixels[:, 1] + pixels[:, 2]
-    chosen = pixels[brightness >= quantile(brightness, 0.5)]
-    red, green, blue = (quantile(chosen[:, channel], 0.5) for channel in range(3))
+    # the brightest half: pale tissue that slipped in is darker than the glass beside it; one channel at a time,
+    # for a mask over a whole image would first become a list of places eight times its size
+    channels = [rgb[..., channel][glass] for channel in range(3)]
+    brightness = channels[0].astype(np.uint16) + channels[1] + channels[2]
+    chosen = brightness >= quantile(brightness, 0.5)
+    red, green, blue = (quantile(channel[chosen], 0.5) for channel in channels)
     return red, green, blue
 
 
