@@ -35,6 +35,12 @@ class Roofline:
         """What perfect overlap would take."""
         return max(self.decode_seconds, self.infer_seconds)
 
+    def mean(self, other: Roofline) -> Roofline:
+        """Of two measurements of the same."""
+        return Roofline(
+            (self.decode_seconds + other.decode_seconds) / 2, (self.infer_seconds + other.infer_seconds) / 2
+        )
+
     def ratio(self, wall_seconds: float) -> float:
         return wall_seconds / self.seconds
 

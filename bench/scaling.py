@@ -44,7 +44,7 @@ def measure(kit: Kit) -> Row:
         done = analyze(kit, slide, "scaling", ["--only", "tumor", *extra])
         pixels = math.prod(done.findings["slide"]["size_px"]) / 1e9
         tissue, patches = tissue_gigapixels(done), int(done.stage("tumor")["tiles"])
-        wall, stages = done.cost.wall_seconds, done.cost.wall_seconds - done.outside_seconds
+        wall, inside = done.cost.wall_seconds, done.cost.wall_seconds - done.outside_seconds
         cells.append(
             (
                 name,
@@ -52,21 +52,21 @@ def measure(kit: Kit) -> Row:
                 f"{tissue:.3f}",
                 str(patches),
                 f"{wall:.2f}",
-                f"{stages:.2f}",
-                f"{stages / tissue:.2f}",
+                f"{inside:.2f}",
+                f"{inside / tissue:.2f}",
                 f"{done.cost.cpu_seconds:.1f}",
                 f"{done.cost.peak_bytes / 2**20:.0f}",
             )
         )
         numbers[f"{name} {len(cells)}"] = {
             "wall": wall,
-            "stages": stages,
+            "run": inside,
             "tissue": tissue,
             "patches": patches,
         }
         return done
 
-    def stages_of(done: Analysis) -> float:
+    def run_seconds(done: Analysis) -> float:
         return done.cost.wall_seconds - done.outside_seconds
 
     composed_sizes = [(size, big if big and size == SIZE else composed(kit, size, 0.28)) for size in SIZES]
@@ -74,16 +74,16 @@ def measure(kit: Kit) -> Row:
         run(slide, f"{size[0] * size[1] / 1e9:.1f} gigapixels, 28 %") for size, slide in composed_sizes
     ]
     by_share = [run(composed(kit, ONE_GIGAPIXEL, share), f"1.0 gigapixels, {share:.0%}") for share in SHARES]
-    exponent = fitted_exponent([tissue_gigapixels(d) for d in by_size], [stages_of(d) for d in by_size])
+    exponent = fitted_exponent([tissue_gigapixels(d) for d in by_size], [run_seconds(d) for d in by_size])
     exponent_share = fitted_exponent(
-        [tissue_gigapixels(d) for d in by_share], [stages_of(d) for d in by_share]
+        [tissue_gigapixels(d) for d in by_share], [run_seconds(d) for d in by_share]
     )
     slide = composed(kit, ONE_GIGAPIXEL, 0.80)
     speed_ups = []
     for _ in range(kit.rounds):
         one = run(slide, "1.0 gigapixels, 80 %, 1 worker", ["--workers", "1"])
         two = run(slide, "1.0 gigapixels, 80 %, 2 workers", ["--workers", "2"])
-        speed_ups.append(stages_of(one) / stages_of(two))
+        speed_ups.append(run_seconds(one) / run_seconds(two))
     numbers["speed_ups"] = speed_ups
     gained = spread(speed_ups)
     notes = (

@@ -15,6 +15,7 @@ def test_the_limit_is_the_larger_part() -> None:
     assert line.ratio(5.0) == 1.25
     assert line.start_up_seconds(5.0) == pytest.approx(0.6)
     assert Roofline(6.0, 4.0).seconds == 6.0
+    assert line.mean(Roofline(3.0, 2.0)) == Roofline(2.0, 3.0)
 
 
 @given(
