@@ -122,6 +122,52 @@ def redness_model(folder: Path, *, tile_px: int = 64, mpp: float = 1.0) -> Path:
     return _card(folder, "tumor", graph, {"patch": 0.5, "refine": 0.5})
 
 
+def planar(folder: Path, *, color_order: str = "BGR") -> Path:
+    """A redness model that wants its pixels as float32 planes (NCHW), scaled by mean and SD, in that order."""
+    card = json.loads((folder / "card.json").read_text())
+    graph = card["graphs"][0]
+    mean, std = [10.0, 20.0, 30.0], [2.0, 4.0, 8.0]
+    side = graph["tile_px"]
+    nodes = [
+        helper.make_node("Transpose", ["planes"], ["rows"], perm=[0, 2, 3, 1]),
+        helper.make_node("Mul", ["rows", "std"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "mean"], ["x"]),
+        helper.make_node("MatMul", ["x", "redness"], ["r"]),
+        helper.make_node("Sub", ["r", "limit"], ["d"]),
+        helper.make_node("Clip", ["d", "zero", "one"], ["c"]),
+        helper.make_node("ReduceMean", ["c"], ["p1"], axes=[1, 2], keepdims=0),
+        helper.make_node("Sub", ["one", "p1"], ["p0"]),
+        helper.make_node("Concat", ["p0", "p1"], ["probabilities"], axis=1),
+    ]
+    red = np.array([[1.0], [0.0], [-1.0]], np.float32)
+    graph["sha256"] = _save(
+        folder / "model.onnx",
+        nodes,
+        [helper.make_tensor_value_info("planes", TensorProto.FLOAT, ["N", 3, side, side])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])],
+        {
+            "mean": np.array(mean, np.float32),
+            "std": np.array(std, np.float32),
+            "redness": red if color_order == "RGB" else red[::-1].copy(),
+            "limit": np.float32(99.0),
+            "zero": np.float32(0),
+            "one": np.float32(1),
+        },
+    )
+    graph |= {"color_order": color_order, "mean": mean, "std": std}
+    graph["inputs"] = [
+        {
+            "name": "planes",
+            "dtype": "float32",
+            "layout": "NCHW",
+            "shape": [-1, 3, side, side],
+            "meaning": "tile",
+        }
+    ]
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
 def screened(folder: Path, *, misled: bool = False) -> Path:
     """A redness model with a screening graph that says the same, or where ``misled`` the contrary."""
     card = json.loads((folder / "card.json").read_text())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_models import darkness_model, redness_model
+from drawn_models import darkness_model, redness_model, screened
 
 from lobule.errors import CardError, ModelError, UnknownModelError, WeightsDigestError, WeightsNotFoundError
+from lobule.models.card import LowerPrecision
 from lobule.models.zoo import load_model, select_models, shipped_models
 
 DELETE = object()
@@ -144,3 +146,30 @@ def test_a_shipped_model_is_whole_and_small(name: str) -> None:
     assert max(sizes) < 15_000_000
     assert model.card.scores, "a shipped model states how good it is"
     assert all(score.low is not None and score.high is not None for score in model.card.scores[:1])
+
+
+def test_a_lower_precision_counts_only_within_its_tolerance() -> None:
+    proof = {"precision": "bfloat16", "score": "AUC", "float32": 0.9, "on": "a test part", "how": "both"}
+    assert LowerPrecision(**proof, value=0.8985).value == 0.8985
+    with pytest.raises(ValueError, match="not proven"):
+        LowerPrecision(**proof, value=0.897)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card["graphs"][1].update(mpp=2.0), "sees the tiles of the card's patch graph"),
+        (lambda card: card["thresholds"].update(screen_low=0.95), "screen_low"),
+        (lambda card: card["thresholds"].pop("screen_high"), "screen_high"),
+    ],
+)
+def test_a_screen_that_does_not_fit_its_patch_graph_is_refused(
+    change: Callable[[dict[str, Any]], object], said: str, tmp_path: Path
+) -> None:
+    folder = screened(redness_model(tmp_path / "m"))
+    load_model(folder)
+    card = json.loads((folder / "card.json").read_text())
+    change(card)
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(CardError, match=said):
+        load_model(folder)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_models import darkness_model, redness_model
+from drawn_models import darkness_model, planar, redness_model
 
 from lobule.errors import ConfigurationError, ModelOutputError
+from lobule.models.card import Graph, LowerPrecision
 from lobule.models.zoo import Model, load_model, select_models
-from lobule.runtimes import Runtime, choose_runtime, open_runtime
+from lobule.runtimes import Runtime, choose_precision, choose_runtime, open_runtime
+from lobule.runtimes import runtime as runtime_module
 
 KINDS = ["onnxruntime", "openvino"]
 
@@ -182,3 +184,73 @@ def test_torch_agrees_with_onnx_runtime(family: str, role: str) -> None:
         _open(kind, model, role).run(inputs)[graph.outputs[0].name] for kind in ("torch", "onnxruntime")
     ]
     np.testing.assert_allclose(*results, atol=2e-3)
+
+
+@pytest.mark.parametrize("color_order", ["RGB", "BGR"])
+@pytest.mark.parametrize("kind", [*KINDS, "torch"])
+def test_pixels_are_brought_into_the_cards_order_scale_and_layout(
+    kind: str, color_order: str, tmp_path: Path
+) -> None:
+    if kind == "torch" and find_spec("onnx2torch") is None:
+        pytest.skip("the extra 'torch' is not installed")
+    plain = load_model(redness_model(tmp_path / "plain"))
+    other = load_model(planar(redness_model(tmp_path / "planar"), color_order=color_order))
+    tile = np.random.default_rng(3).integers(0, 256, (1, 64, 64, 3)).astype(np.uint8)
+    tile[0, :20, :, 2] = 0
+    tile[0, :20, :, 0] = 255
+    expected = _open("onnxruntime", plain, "patch").run({"pixels": tile})["probabilities"]
+    assert 0.3 < expected[0, 1] < 0.7
+    found = _open(kind, other, "patch").run({"planes": tile})["probabilities"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def _proven(**change: Any) -> Graph:
+    graph = select_models()["nuclei"].card.graph("segment")
+    assert graph is not None
+    return graph.model_copy(update=change)
+
+
+def test_bfloat16_is_taken_where_it_is_proven_and_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    proof = LowerPrecision(
+        precision="bfloat16", score="Dice", float32=0.8, value=0.799, on="a test part", how="both"
+    )
+    proven, bare = _proven(lower_precisions=(proof,)), _proven(lower_precisions=())
+    for native in (True, False):
+        monkeypatch.setattr(runtime_module, "_has_bfloat16", lambda native=native: native)
+        taken = "bfloat16" if native else "float32"
+        assert choose_precision("openvino", "auto", proven)[0] == taken
+        assert choose_precision("openvino", "auto", bare)[0] == "float32"
+        assert choose_precision("onnxruntime", "auto", proven)[0] == "float32"
+        assert choose_precision("openvino", "float32", proven)[0] == "float32"
+        if native:
+            assert choose_precision("openvino", "bfloat16", bare)[0] == "bfloat16"
+        else:
+            with pytest.raises(ConfigurationError, match="choose f32"):
+                choose_precision("openvino", "bfloat16", bare)
+    with pytest.raises(ConfigurationError, match="OpenVINO"):
+        choose_precision("onnxruntime", "bfloat16", proven)
+
+
+@pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("tumor", "screen"), ("nuclei", "segment")])
+def test_bfloat16_is_near_float32_and_the_same_for_any_number_of_workers(family: str, role: str) -> None:
+    model = select_models()[family]
+    graph = model.card.graph(role)
+    if graph is None or choose_precision("openvino", "auto", graph)[0] != "bfloat16":
+        pytest.skip("bfloat16 is not proven for this graph or not native here")
+    y, x = np.mgrid[: graph.tile_px, : graph.tile_px]
+    tile = np.stack([180 + 40 * np.sin(x / 9), 120 + 40 * np.cos(y / 7), 190 + 20 * np.sin((x + y) / 11)], -1)
+    batch = {graph.inputs[0].name: tile.astype(np.uint8)[None]}
+    outputs = []
+    for workers in (1, 2):
+        runtime = open_runtime(
+            "openvino", model.name, model.file(graph), graph, workers=workers, precision="bfloat16"
+        )
+        assert "bfloat16" in runtime.description
+        with ThreadPoolExecutor(workers) as pool:
+            found = pool.map(lambda _, r=runtime: r.run(batch)[graph.outputs[0].name], range(2 * workers))
+            outputs += list(found)
+        runtime.close()
+    assert len({output.tobytes() for output in outputs}) == 1
+    exact = _open("openvino", model, role).run(batch)[graph.outputs[0].name]
+    # a made-up picture: some pixels differ, most hardly
+    assert float(np.abs(outputs[0] - exact).mean()) < 0.02
