@@ -242,10 +242,34 @@ def tumor_card(
     )
 
 
-_SCREEN_SCORES = "screen: "
-_SCREEN_MADE = "; screen: "
-_SCREEN_DATA = "drawn tiles"
+_SCREEN = "screen: "
+"""Begins the names of a card's scores and data that are the screen's."""
 _SCREEN_LIMIT = "The screen "
+
+
+def _screen_data(recipe: ScreenRecipe) -> list[Data]:
+    own, other = (mix.shards * mix.shard for mix in (recipe.mix, recipe.other_mix))
+    rows = (
+        (
+            "tiles of the training block",
+            "BACH part A, training block; slides composed of it, drawn phantoms and textures, all changed at random",
+            _BACH_TERMS,
+            f"{own} tiles",
+            "The patch graph's answers were the targets; no label was used.",
+        ),
+        (
+            "tiles of other fields",
+            "half of BACH part A's selection block, two large fields of BACH part B, MoNuSeg 2018's training fields",
+            f"BACH: {_BACH_TERMS}; MoNuSeg: {_MONUSEG_TERMS}",
+            f"{other} tiles",
+            "No label was used. The other half of the selection block, a field apart, chose the screen's"
+            " thresholds; the test block was kept out of everything but the scores.",
+        ),
+    )
+    return [
+        Data(name=_SCREEN + name, source=source, terms=terms, used_for="training", count=count, split=split)
+        for name, source, terms, count, split in rows
+    ]
 
 
 def screened_card(
@@ -257,19 +281,13 @@ def screened_card(
     scores: Sequence[Score],
     made_by: str,
 ) -> Card:
-    """Returns a tumor model's card with a screen in it, in place of an earlier one."""
-    tiles = recipe.mix.shards * recipe.mix.shard
-    drawn = Data(
-        name=_SCREEN_DATA,
-        source="drawn phantoms and textures of lobule, composed slides and changed tiles of the training block",
-        terms="of the model",
-        used_for="training",
-        count=f"{tiles} tiles, with the patch graph's answers as targets",
-        split="Trained the screen; no field of the selection and test blocks, no label.",
-    )
-    limits = (
+    """Returns a tumor model's card with a screen in it, in place of an earlier one.
+
+    The names of ``scores`` must begin with "screen: ".
+    """
+    limit = (
         f"{_SCREEN_LIMIT}imitates the patch graph and is no better than it; its agreement was measured on slides"
-        " composed of the same center's fields. Elsewhere an analysis checks a sample of what it settled.",
+        " composed of the same center's fields. Elsewhere fewer tiles may be settled, or more of them wrongly."
     )
     kept = [one for one in card.graphs if one.role != "screen"]
     return Card.model_validate(
@@ -277,12 +295,19 @@ def screened_card(
         | {
             "graphs": [one.model_dump() for one in (*kept, graph)],
             "thresholds": card.thresholds | {"screen_low": low, "screen_high": high},
-            "data": [one.model_dump() for one in card.data if one.name != _SCREEN_DATA]
-            + [drawn.model_dump()],
-            "scores": [one.model_dump() for one in card.scores if not one.name.startswith(_SCREEN_SCORES)]
-            + [one.model_dump() for one in scores],
-            "limits": [one for one in card.limits if not one.startswith(_SCREEN_LIMIT)] + list(limits),
-            "made_by": card.made_by.split(_SCREEN_MADE)[0] + _SCREEN_MADE + made_by,
+            "data": [
+                one.model_dump()
+                for one in (
+                    *(one for one in card.data if not one.name.startswith(_SCREEN)),
+                    *_screen_data(recipe),
+                )
+            ],
+            "scores": [
+                one.model_dump()
+                for one in (*(one for one in card.scores if not one.name.startswith(_SCREEN)), *scores)
+            ],
+            "limits": [*(one for one in card.limits if not one.startswith(_SCREEN_LIMIT)), limit],
+            "made_by": card.made_by.split(f"; {_SCREEN}")[0] + f"; {_SCREEN}" + made_by,
         }
     )
 

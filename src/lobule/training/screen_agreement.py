@@ -128,8 +128,9 @@ class Agreement:
         return float(self.settled[at].sum() / max(1, self.tiles[at].sum()))
 
     def sides(self, at: NDArray[np.intp]) -> float:
-        """Share of settled tiles on the same side."""
-        return float(self.same_side[at].sum() / max(1, self.settled[at].sum()))
+        """Share of settled tiles on the same side; 1 where none is settled."""
+        settled = self.settled[at].sum()
+        return float(self.same_side[at].sum() / settled) if settled else 1.0
 
     def pooled(self, at: NDArray[np.intp]) -> float:
         """DSC of the regions of all slides together."""
@@ -216,7 +217,7 @@ def agreement_scores(one: Agreement, where: str) -> list[Score]:
     """Returns share settled, share on the same side and DSC with the plain pass, intervals over slides."""
     how = (
         f"screen settles p ≤ {one.low:g} and p ≥ {one.high:g}, thresholds chosen on slides composed of the"
-        " selection block; "
+        " half of the selection block that it did not learn from; "
     )
     rows: tuple[tuple[str, Callable[[NDArray[np.intp]], float], str], ...] = (
         ("screen: share of tiles settled", one.share, "tiles of all slides together"),
