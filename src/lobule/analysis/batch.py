@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 from lobule.analysis.files import FINDINGS, finished
-from lobule.analysis.networks import Networks
+from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
-from lobule.analysis.single import Result, prepare, run_stages, start_tumor_networks
+from lobule.analysis.single import Result, prepare, run_stages
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import write_summary
 from lobule.findings.schema import Findings
 from lobule.geometry import Mpp
-from lobule.models.zoo import Model, select_models
 from lobule.progress import Reporter
 from lobule.provenance import slide_identity
-from lobule.runtimes import choose_runtime
 from lobule.slides import open_slide
 
 __all__ = ["Outcome", "analyze_slides", "slide_ids"]
@@ -95,14 +93,15 @@ def analyze_slides(
     mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
     after: Callable[[Result], None] | None = None,
+    equipment: Equipment | None = None,
 ) -> tuple[Outcome, ...]:
     """Analyzes every slide into ``out`` and writes ``out/summary.csv`` after each.
 
+    ``equipment`` is made of the options where none is given; its networks are freed at the end.
     ``after`` is called with each result once it is written, its slide still open.
     ``mpp`` is one for all slides, or a table by file name (with or without its ending); None: as the files say.
     Raises ModelError or ConfigurationError at once where nothing could be done for any slide.
     """
-    models = select_models(options.models)
     options.deterministic()  # a mask that cannot be read stops the run before its first slide
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -110,18 +109,11 @@ def analyze_slides(
         raise ResultWriteError(out, f"cannot be written: {error.strerror or error}") from error
     outcomes: list[Outcome] = []
     ids = slide_ids(slides)
-    with Networks(choose_runtime(options.runtime)[0], options.precision) as networks:
-        if (
-            "tumor" in options.only
-            and "tumor" in models
-            and options.specimen == "breast"
-            and options.max_ram_bytes is None
-        ):
-            # the first slide is opened and looked at meanwhile
-            start_tumor_networks(networks, models["tumor"], options.worker_count, thorough=options.thorough)
+    equipment = equip(options) if equipment is None else equipment
+    with equipment.networks:
         for number, (slide, slide_id) in enumerate(ids.items(), 1):
             reporter.say(f"[{number}/{len(ids)}] {slide.name}")
-            outcome = _attempt(slide, slide_id, out, options, models, networks, mpp, reporter, after)
+            outcome = _attempt(slide, slide_id, out, options, equipment, mpp, reporter, after)
             outcomes.append(outcome)
             if outcome.status == "failed":
                 reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
@@ -138,8 +130,7 @@ def _attempt(
     slide_id: str,
     out: Path,
     options: Options,
-    models: Mapping[str, Model],
-    networks: Networks,
+    equipment: Equipment,
     mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
     after: Callable[[Result], None] | None,
@@ -149,7 +140,7 @@ def _attempt(
         given = mpp if mpp is None or isinstance(mpp, Mpp) else mpp.get(path.name) or mpp.get(path.stem)
         with open_slide(path, mpp=given, mpp_source="option" if isinstance(mpp, Mpp) else "csv") as slide:
             stage = "prepare"
-            prepared = prepare(slide, slide_id, options, models)
+            prepared = prepare(slide, slide_id, options, equipment.models)
             folder = out / slide_id
             if (found := finished(folder, prepared.plan_sha256)) is not None:
                 return Outcome(path, slide_id, "unchanged", "", "", folder, found)
@@ -157,7 +148,7 @@ def _attempt(
             fresh = not folder.exists()
             try:
                 with FolderWork(folder / WORK) as work:
-                    result = run_stages(prepared, work, reporter, networks)
+                    result = run_stages(prepared, work, reporter, equipment.networks)
                     stage = "write"
                     result.write(out)
                     if after is not None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from lobule.analysis.options import Options
 from lobule.errors import LobuleError
-from lobule.models.zoo import Model
-from lobule.runtimes import Precision, Runtime, choose_precision, open_runtime
+from lobule.models.zoo import Model, select_models
+from lobule.runtimes import Precision, Runtime, choose_precision, choose_runtime, open_runtime
 
-__all__ = ["Networks", "precision_of"]
+__all__ = ["Equipment", "Networks", "equip", "precision_of", "start_tumor_networks"]
 
 
 def precision_of(
@@ -73,3 +76,32 @@ class Networks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def start_tumor_networks(networks: Networks, model: Model, workers: int, *, thorough: bool) -> None:
+    """Begins to load what a tumor model's tiles go through."""
+    networks.start(model, "patch", workers)
+    if model.card.graph("screen") is not None and not thorough:
+        networks.start(model, "screen", workers)
+
+
+@dataclass(frozen=True, eq=False)
+class Equipment:
+    """What all slides of a run share: the model of each family, and their networks."""
+
+    models: Mapping[str, Model]
+    networks: Networks
+
+
+def equip(options: Options) -> Equipment:
+    """Chooses and checks the models and begins to load what the first slide's tiles will go through.
+
+    Raises ModelError, ConfigurationError, MissingDependencyError.
+    """
+    models = select_models(options.models)
+    networks = Networks(choose_runtime(options.runtime)[0], options.precision)
+    wanted = "tumor" in options.only and "tumor" in models and options.specimen == "breast"
+    # with a bound on memory the number of workers depends on the slide
+    if wanted and options.max_ram_bytes is None:
+        start_tumor_networks(networks, models["tumor"], options.worker_count, thorough=options.thorough)
+    return Equipment(models, networks)

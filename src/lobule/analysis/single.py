@@ -26,7 +26,7 @@ from lobule.analysis.measurements import (
     tumor_notices,
 )
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
-from lobule.analysis.networks import Networks, precision_of
+from lobule.analysis.networks import Networks, precision_of, start_tumor_networks
 from lobule.analysis.nuclei_stage import NucleiOutcome, measure_nuclei
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, overview_frame, too_coarse
@@ -351,13 +351,6 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         started=started,
         started_seconds=started_seconds,
     )
-
-
-def start_tumor_networks(networks: Networks, model: Model, workers: int, *, thorough: bool) -> None:
-    """Begins to load what a tumor model's tiles go through."""
-    networks.start(model, "patch", workers)
-    if model.card.graph("screen") is not None and not thorough:
-        networks.start(model, "screen", workers)
 
 
 def _load_what_writes() -> None:

@@ -162,12 +162,12 @@ def analyze(
 
     Exit status: 0 all done, 1 some slide failed (the others are done), 2 wrong use.
     """
-    from lobule.analysis.batch import analyze_slides
     from lobule.analysis.memory import share_one_heap
+    from lobule.analysis.networks import equip
     from lobule.analysis.options import STAGES, Options
-    from lobule.progress import reporter_for
 
     share_one_heap()
+
     options = Options(
         only=STAGES if only is None else tuple(part.strip() for part in only.split(",") if part.strip()),
         specimen="node" if specimen == "node" else "breast",
@@ -181,13 +181,20 @@ def analyze(
         workers=workers,
         max_ram_bytes=None if max_ram is None else parse_bytes(max_ram),
     )
+    given, named = parse_mpp(mpp), existing_slides(slides)
+    equipment = equip(options)
+    # imported while the networks load
+    from lobule.analysis.batch import analyze_slides
+    from lobule.progress import reporter_for
+
     outcomes = analyze_slides(
-        existing_slides(slides),
+        named,
         out,
         options,
-        mpp=parse_mpp(mpp),
+        mpp=given,
         reporter=reporter_for(quiet=quiet),
         after=_say_profile if profile else None,
+        equipment=equipment,
     )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:

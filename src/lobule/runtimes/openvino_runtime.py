@@ -42,7 +42,7 @@ class OpenVinoRuntime:
         self, model: str, path: Path, graph: Graph, *, workers: int, precision: Precision = "float32"
     ) -> None:
         with _ALONE:
-            _make_first_call()
+            _set_up_python_half()
         core = ov.Core()
         try:
             network = core.read_model(path)
@@ -113,16 +113,15 @@ class OpenVinoRuntime:
 
 
 @cache
-def _make_first_call() -> None:
-    """Infers once with a network of nothing, by one thread alone, before any thread infers.
+def _set_up_python_half() -> None:
+    """Touches what OpenVINO's Python half sets up at first use, by one thread alone.
 
-    What OpenVINO's Python half sets up at its first call it guards by locks that wait for Python's own: two
-    threads that make the first call at the same moment can wait for each other for ever.
+    It guards that by locks of C++ which wait for Python's own lock: two threads that infer for the first time at
+    the same moment can wait for each other for ever.
     """
-    bytes_in = ov.opset13.parameter([1], ov.Type.u8)
-    request = ov.Core().compile_model(ov.Model([bytes_in], [bytes_in]), "CPU").create_infer_request()
-    request.infer({0: np.zeros(1, np.uint8)}, share_inputs=True)
-    np.array(request.get_output_tensor(0).data)
+    for kind in (ov.Type.u8, ov.Type.f32):
+        array = np.zeros(1, kind.to_dtype())
+        np.array(ov.Tensor(array, shared_memory=True).data)
 
 
 def _with_preparation(network: ov.Model, graph: Graph) -> ov.Model:

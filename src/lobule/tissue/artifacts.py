@@ -39,9 +39,10 @@ def find_pen(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     it lies within 100 µm of a core.
     """
     shape = rgb.shape[:2]
-    core, rim = np.empty(shape, np.bool_), np.empty(shape, np.bool_)
+    core, rim = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     for rows in bands(*shape):
-        core[rows], rim[rows] = _pen_colors(rgb[rows])
+        if _may_hold_pen(rgb[rows]):
+            core[rows], rim[rows] = _pen_colors(rgb[rows])
     area_px = max(12.0, _PEN_AREA_MM2 * 1e6 / mpp**2)
     # on a small field a stroke cannot be as large
     area_px = min(area_px, max(12.0, 0.02 * core.size))
@@ -51,6 +52,19 @@ def find_pen(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
         return solid
     stroke = solid | (dilate_disk(solid, reach) & rim)
     return fill_small(dilate_disk(stroke, 1), area_px)
+
+
+def _may_hold_pen(rgb: NDArray[np.uint8]) -> bool:
+    """Whether any pixel can be of a marker's color or its rim, by tests that need no hue; hue costs most."""
+    red, green = rgb[..., 0], rgb[..., 1]
+    low, high = extremes(rgb)
+    spread = high - low
+    # green at or above red; or dark and nearly gray; or as bright and as saturated as a red marker's rim
+    dark = (high <= 110) & (spread <= 32)
+    vivid = (high >= 165) & (spread >= 70)
+    # paler than 20 of 255 it is neither core nor rim: less than 1 in 13 of its brightest channel
+    colored = spread >= high // 13
+    return bool((((green >= red) & colored) | dark | vivid).any())
 
 
 def _pen_colors(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
