@@ -122,6 +122,19 @@ def redness_model(folder: Path, *, tile_px: int = 64, mpp: float = 1.0) -> Path:
     return _card(folder, "tumor", graph, {"patch": 0.5, "refine": 0.5})
 
 
+def undecided(path: Path) -> None:
+    """Changes a redness graph so that it says 0.25 to 0.75 where it said 0 to 1."""
+    model = onnx.load(str(path))
+    for name in ("half", "quarter"):
+        value = np.float32({"half": 0.5, "quarter": 0.25}[name])
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    last = model.graph.node[-1]
+    last.output[0] = "sure"
+    model.graph.node.append(helper.make_node("Mul", ["sure", "half"], ["halved"]))
+    model.graph.node.append(helper.make_node("Add", ["halved", "quarter"], ["probabilities"]))
+    onnx.save(model, str(path))
+
+
 def planar(folder: Path, *, color_order: str = "BGR") -> Path:
     """A redness model that wants its pixels as float32 planes (NCHW), scaled by mean and SD, in that order."""
     card = json.loads((folder / "card.json").read_text())

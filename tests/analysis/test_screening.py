@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_models import redness_model, screened
+from drawn_models import redness_model, screened, undecided
 from painted_slides import MPP, paint
 
 from lobule import analyze, open_slide
@@ -82,3 +84,19 @@ def test_a_field_of_few_tiles_is_audited_in_full(tmp_path: Path) -> None:
     )
     assert found.tumor is not None and not math.isnan(np.nanmax(found.tumor.heatmap.values))
     assert found.tumor.classified == found.tumor.tiles
+
+
+def test_a_screen_that_settles_next_to_nothing_is_left_out(
+    painted: Path, plain: Result, tmp_path: Path
+) -> None:
+    folder = screened(redness_model(tmp_path / "m"))
+    card = json.loads((folder / "card.json").read_text())
+    # whatever a tile shows, half of it is in doubt
+    undecided(folder / "screen.onnx")
+    card["graphs"][1]["sha256"] = hashlib.sha256((folder / "screen.onnx").read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    one, three = (_analyzed(painted, folder, workers=workers) for workers in (1, 3))
+    assert one.tumor is not None and three.tumor is not None
+    assert one.tumor.note is not None and "left out: it settled 0 of 48 probed tiles" in one.tumor.note
+    assert one.tumor.classified == one.tumor.tiles
+    assert _same(one, plain) and _same(three, plain)

@@ -39,6 +39,9 @@ MIN_TISSUE_SHARE = 0.25
 """Tiles with more tissue are looked at (H2G-Net)."""
 SURE_SHARE, SURE_SATURATION = 0.6, 20
 """Tiles so full of colored pixels are looked at while tissue is still being found; see `TumorPass.begin`."""
+PROBED_TILES, LEAST_SETTLED = 48, 0.2
+"""If the screen settles a smaller share of so many tiles spread over the slide, it is left out: it would cost more
+than it saves."""
 AUDIT_SHARE, LEAST_AUDITED = 1 / 32, 16
 """Of the tiles settled without the classifier so many are given to it, too."""
 AUDIT_TOLERANCE = 0.05
@@ -123,11 +126,42 @@ class TumorPass:
         screened = model.card.graph("screen") is not None and not thorough
         self._screen = networks.get(model, "screen", workers) if screened else None
         self.runtime = self._patch.description
+        self._probed = False
+        self.screening: str | None = None
+        """Why a screen that the model has is not used."""
+        if model.card.graph("screen") is not None and thorough:
+            self.screening = "the screening network was left out as asked"
 
     @property
     def screens(self) -> bool:
         """Whether a screening network settles easy tiles."""
         return self._screen is not None
+
+    def probe(self, indices: Sequence[int]) -> dict[int, bytes]:
+        """Looks at a sample of the tiles and leaves the screen out where it settles too few of them.
+
+        Which tiles are probed depends on the slide alone, and what it settled before it was left out is looked at
+        again: results do not depend on when the screen was given up. Returns the records that stay good.
+        """
+        count = min(PROBED_TILES, len(indices))
+        if self._screen is None or self._probed or count == 0:
+            return {}
+        self._probed = True
+        probed = [indices[k * len(indices) // count] for k in range(count)]
+        records = dict(in_order(probed, self._look, workers=self._workers))
+        settled = [index for index in probed if self.settled(TumorTile.from_bytes(records[index]))]
+        if len(settled) < LEAST_SETTLED * count:
+            self._screen = None
+            self.screening = (
+                f"the screening network was left out: it settled {len(settled)} of {count} probed tiles"
+            )
+            # without the screen's word a record is that of a pass without a screen
+            return {
+                index: replace(TumorTile.from_bytes(record), screened=math.nan).to_bytes()
+                for index, record in records.items()
+                if index not in settled
+            }
+        return records
 
     def begin(
         self, overview: RgbImage, frame: WorkingFrame, *, until: Callable[[], bool]
@@ -143,10 +177,12 @@ class TumorPass:
             for index in sure.tolist():
                 if until():
                     return
-                yield index
+                if index not in records:
+                    yield index
 
         with self._clock.stage("tumor"), self._clock.reading("tumor", self._slide):
-            return dict(in_order(while_waiting(), self._look, workers=self._workers))
+            records = self.probe(sure.tolist())
+            return records | dict(in_order(while_waiting(), self._look, workers=self._workers))
 
     def run(self, indices: Sequence[int], records: Records, reporter: Reporter, label: str) -> None:
         """Looks at the tiles and keeps their records."""
@@ -221,12 +257,14 @@ def find_tumor(
         resumed = sum(index in records for index in kept)
         if model.card.graph("refine") is not None:
             networks.start(model, "refine", 1)
+        # tiles that were looked at ahead include the probe; where none were, it is made here
+        begun = {**begun, **over.probe([index for index in kept if index not in begun])}
         for index in kept:
             if index not in records and index in begun:
                 records.append(index, begun[index])
         over.run([index for index in kept if index not in records], records, reporter, f"{slide_id}: tumor")
         known = {index: TumorTile.from_bytes(records.read(index)) for index in kept}
-        screening = _audit(over, known, records, reporter, slide_id) if over.screens else None
+        screening = _audit(over, known, records, reporter, slide_id) if over.screens else over.screening
 
         values = np.full((grid.rows, grid.columns), np.nan, np.float32)
         blurred = values.copy()
