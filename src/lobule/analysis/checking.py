@@ -71,7 +71,7 @@ def check_slides(
     slides: Sequence[Path], options: Options, mpp: Mpp | Mapping[str, Mpp] | None
 ) -> tuple[Checked, ...]:
     """Every slide, in order; a slide that repeats an earlier one's content is named as a duplicate."""
-    models = select_models(options.models)
+    models = select_models(options.models, thorough=options.thorough)
     runtime, _ = choose_runtime(options.runtime)
     costs = measure_costs(models, runtime)
     known: dict[str, Path] = {}

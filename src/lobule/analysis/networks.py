@@ -98,7 +98,7 @@ def equip(options: Options) -> Equipment:
 
     Raises ModelError, ConfigurationError, MissingDependencyError.
     """
-    models = select_models(options.models)
+    models = select_models(options.models, thorough=options.thorough)
     networks = Networks(choose_runtime(options.runtime)[0], options.precision)
     wanted = "tumor" in options.only and "tumor" in models and options.specimen == "breast"
     # with a bound on memory the number of workers depends on the slide

@@ -106,7 +106,7 @@ def prepare(
 ) -> Prepared:
     """Decides everything that needs no pixels. Raises MissingResolutionError, ModelError, ConfigurationError."""
     mpp = require_mpp(slide)
-    models = select_models(options.models) if models is None else models
+    models = select_models(options.models, thorough=options.thorough) if models is None else models
     runtime, reason = choose_runtime(options.runtime)
     precisions: dict[str, dict[str, Precision]] = {
         family: {

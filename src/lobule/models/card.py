@@ -137,6 +137,8 @@ class Card(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     family: Family
+    instead_of: str | None = None
+    """The larger shipped model whose place this one takes unless thoroughness is asked for."""
     task: Text
     classes: Annotated[tuple[Text, ...], Field(min_length=1)]
     graphs: Annotated[tuple[Graph, ...], Field(min_length=1)]

@@ -71,9 +71,10 @@ def shipped_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(_ZOO.glob("*/card.json"))}
 
 
-def select_models(chosen: Iterable[str | Path] = ()) -> dict[str, Model]:
+def select_models(chosen: Iterable[str | Path] = (), *, thorough: bool = False) -> dict[str, Model]:
     """One model per family: the shipped ones, each replaced by a chosen one of its family.
 
+    A shipped model that stands in for a larger one (``instead_of``) does so unless ``thorough``.
     ``chosen`` holds model folders, folders of model folders, or names of shipped models.
     """
     shipped = shipped_models()
@@ -102,8 +103,10 @@ def select_models(chosen: Iterable[str | Path] = ()) -> dict[str, Model]:
                 f"two models of the family {model.card.family} were given: {other.folder} and {model.folder}",
             )
         by_family[model.card.family] = model
-    for folder in shipped.values():
-        card = read_card(folder / "card.json")
-        if card.family not in by_family:
-            by_family[card.family] = load_model(folder)
+    cards = {name: read_card(folder / "card.json") for name, folder in shipped.items()}
+    replaced = {card.instead_of for card in cards.values() if card.instead_of is not None}
+    for name, card in cards.items():
+        left_out = card.instead_of is not None if thorough else name in replaced
+        if card.family not in by_family and not left_out:
+            by_family[card.family] = load_model(shipped[name])
     return by_family

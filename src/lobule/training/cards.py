@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
-from lobule.training.recipe import NucleiRecipe, ScreenRecipe, TumorRecipe
+from lobule.training.recipe import NucleiRecipe, ScreenRecipe, StudentRecipe, TumorRecipe
 
 __all__ = [
     "Outcome",
@@ -308,6 +308,49 @@ def screened_card(
             ],
             "limits": [*(one for one in card.limits if not one.startswith(_SCREEN_LIMIT)), limit],
             "made_by": card.made_by.split(f"; {_SCREEN}")[0] + f"; {_SCREEN}" + made_by,
+        }
+    )
+
+
+def student_card(
+    recipe: StudentRecipe,
+    parent: Card,
+    folder: Path,
+    thresholds: dict[str, float],
+    scores: Sequence[Score],
+    made_by: str,
+) -> Card:
+    """Returns the card of a student: its parent's, with what differs. Its graphs lie in ``folder``."""
+    graphs = []
+    for graph, role, file in (
+        (parent.graph("screen"), "patch", "model.onnx"),
+        (parent.graph("refine"), "refine", "refine.onnx"),
+    ):
+        assert graph is not None
+        changed = {"file": file, "role": role, "sha256": _digest(folder / file), "lower_precisions": ()}
+        graphs.append(graph.model_copy(update=changed))
+    screen = parent.made_by.partition(f"; {_SCREEN}")[2]
+    return Card.model_validate(
+        parent.model_dump()
+        | {
+            "name": recipe.name,
+            "version": recipe.version,
+            "instead_of": recipe.of,
+            "task": "Region of breast carcinoma (in situ or invasive) on H&E slides; two stages: 256 µm tiles,"
+            f" then refinement on the whole slide (after H2G-Net, Pedersen et al. 2022). The tile classifier is a"
+            f" small network that learned to answer as that of {recipe.of}, at a tenth of the work.",
+            "graphs": [graph.model_dump() for graph in graphs],
+            "thresholds": thresholds,
+            "data": [one.model_dump() | {"name": one.name.removeprefix(_SCREEN)} for one in parent.data],
+            "scores": [one.model_dump() for one in scores],
+            "calibration": f"Not calibrated: log odds times {recipe.scale:g} plus {recipe.shift:g}, so that the"
+            " refining network, trained on the larger classifier's map, reads them best.",
+            "limits": [
+                *(one for one in parent.limits if not one.startswith(_SCREEN_LIMIT)),
+                f"The tile classifier imitates that of {recipe.of}, its faults included; the refining network was"
+                " trained on the other's map.",
+            ],
+            "made_by": f"{made_by}; tile classifier: {screen}; refining network: {recipe.of}",
         }
     )
 

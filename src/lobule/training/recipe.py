@@ -20,11 +20,11 @@ __all__ = [
     "LoopSettings",
     "NucleiRecipe",
     "PatchSettings",
-    "Recipe",
     "RefineSettings",
     "ScreenNetwork",
     "ScreenRecipe",
     "SegmentSettings",
+    "StudentRecipe",
     "TileMix",
     "TumorRecipe",
     "read_recipe",
@@ -237,11 +237,26 @@ class NucleiRecipe(_Strict):
     segment: SegmentSettings
 
 
-Recipe = Annotated[TumorRecipe | NucleiRecipe | ScreenRecipe, Field(discriminator="family")]
-_ADAPTER: TypeAdapter[TumorRecipe | NucleiRecipe | ScreenRecipe] = TypeAdapter(Recipe)
+class StudentRecipe(_Strict):
+    """A shipped tumor model's screening network as a model of its own."""
+
+    family: Literal["student"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """The shipped model that has the screen and the refining network."""
+    of_recipe: str
+    """That model's recipe, a file beside this one."""
+    scale: Positive
+    shift: float
+    """What the log odds are multiplied with and what is added to them."""
 
 
-def read_recipe(path: Path) -> TumorRecipe | NucleiRecipe | ScreenRecipe:
+AnyRecipe = TumorRecipe | NucleiRecipe | ScreenRecipe | StudentRecipe
+_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discriminator="family")])
+
+
+def read_recipe(path: Path) -> AnyRecipe:
     """Reads and checks a recipe. Raises ConfigurationError that names the first offending key."""
     allowed = "a recipe is a TOML file like those in recipes/"
     try:

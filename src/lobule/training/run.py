@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lobule import __version__
-from lobule.errors import LobuleError
+from lobule.errors import ConfigurationError, LobuleError
 from lobule.models.card import Card, Score
 from lobule.models.zoo import load_model, shipped_models
 from lobule.training.bach import read_fields
@@ -38,7 +38,7 @@ from lobule.training.composed import (
 from lobule.training.export import PatchGraph, RefineGraph, ScreenGraph, SegmentGraph, export_graph
 from lobule.training.nuclei import fit_segment
 from lobule.training.nuclei_fields import NucleiField, read_nuclei_fields, split_patients
-from lobule.training.recipe import NucleiRecipe, ScreenRecipe, TumorRecipe, read_recipe
+from lobule.training.recipe import NucleiRecipe, ScreenRecipe, StudentRecipe, TumorRecipe, read_recipe
 from lobule.training.score import (
     best_threshold,
     choose_nuclei_thresholds,
@@ -67,6 +67,7 @@ from lobule.training.screen_tiles import (
     part_fields,
     read_unlabeled,
 )
+from lobule.training.student import make_student
 from lobule.training.tumor import fit_patch, fit_refine
 
 __all__ = ["train_recipe"]
@@ -98,14 +99,18 @@ def train_recipe(
     """
     recipe = read_recipe(path)
     torch.set_num_threads(threads)
-    made_by = (
-        f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
-        f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
-    )
+    made_by = f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+    if not isinstance(recipe, StudentRecipe):
+        made_by += f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
     folder = out / "model"
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(recipe, TumorRecipe):
         card = _train_tumor(recipe, data, out, folder, say, steps, made_by)
+    elif isinstance(recipe, StudentRecipe):
+        parent = read_recipe(path.parent / recipe.of_recipe)
+        if not isinstance(parent, TumorRecipe):
+            raise ConfigurationError("of_recipe", recipe.of_recipe, "it must be a recipe of a tumor model")
+        card = make_student(recipe, parent, data, out, folder, say, made_by)
     elif isinstance(recipe, ScreenRecipe):
         card = _train_screen(recipe, data, out, folder, say, steps, made_by)
     else:
