@@ -342,7 +342,7 @@ def _refine(
         overview = read_overview(slide, frame)
     with clock.part("tumor", "prepare"):
         inputs = prepare_refinement(overview, heatmap, frame, graph)
-    # one picture a slide: a single worker's runtime, so that the numbers do not depend on how many there are
+    # one picture a slide: one run at a time, whose threads do not depend on how many workers there are
     runtime = networks.get(model, "refine", 1)
     with clock.part("tumor", "infer"):
         output = runtime.run(inputs)[graph.outputs[0].name]

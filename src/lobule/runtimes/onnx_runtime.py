@@ -12,7 +12,7 @@ from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
 from lobule.runtimes.pixels import prepared
-from lobule.runtimes.runtime import Arrays
+from lobule.runtimes.runtime import Arrays, threads_of
 
 __all__ = ["OnnxRuntime"]
 
@@ -35,13 +35,13 @@ _ERRORS = tuple(
 
 
 class OnnxRuntime:
-    """A session of one thread per call; calls from several threads run side by side."""
+    """A session of `threads_of` the graph per call; calls from several threads run side by side."""
 
     kind = "onnxruntime"
 
     def __init__(self, model: str, path: Path, graph: Graph) -> None:
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads_of(graph)
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         # the arena would keep near 1 GB for the one large picture of a refinement; tiles gain from it

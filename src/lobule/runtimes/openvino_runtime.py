@@ -14,7 +14,7 @@ from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
 from lobule.runtimes.pixels import takes_plain_pixels
-from lobule.runtimes.runtime import Arrays, Precision
+from lobule.runtimes.runtime import Arrays, Precision, threads_of
 
 # On import OpenVINO would report its use over the network (openvino_telemetry, from a forked process).
 # lobule makes no connection: without that package OpenVINO falls back to a stub of its own.
@@ -34,7 +34,7 @@ _DTYPES = {"u8": "uint8", "f32": "float32"}
 
 
 class OpenVinoRuntime:
-    """One stream of one thread per worker; each calling thread keeps its own request."""
+    """One stream per worker, of one thread, or for a refining graph of REFINE_THREADS; each caller keeps a request."""
 
     kind = "openvino"
 
@@ -80,7 +80,7 @@ class OpenVinoRuntime:
                     # processors with bfloat16 would use it unasked
                     "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
                     "NUM_STREAMS": str(workers),
-                    "INFERENCE_NUM_THREADS": str(workers),
+                    "INFERENCE_NUM_THREADS": str(workers * threads_of(graph)),
                     "ENABLE_CPU_PINNING": False,
                 },
             )

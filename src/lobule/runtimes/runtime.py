@@ -1,7 +1,8 @@
 """The contract of a runtime and the choice among them.
 
 Every runtime here computes one tile on one thread, and several tiles at once on several threads. A tile's
-numbers therefore do not depend on how many workers there are or which tiles run beside it: bit for bit.
+numbers therefore do not depend on how many workers there are or which tiles run beside it: bit for bit. A
+refining graph, of which a slide needs one run, takes a number of threads that is the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ __all__ = [
     "choose_precision",
     "choose_runtime",
     "open_runtime",
+    "threads_of",
 ]
+
+REFINE_THREADS = 2
+"""Threads of one run of a refining graph."""
 
 RuntimeKind = Literal["auto", "onnxruntime", "openvino", "torch"]
 Precision = Literal["float32", "bfloat16"]
@@ -71,6 +76,11 @@ def choose_runtime(kind: RuntimeKind = "auto") -> tuple[str, str]:
     if platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None:
         return "openvino", "measured faster than ONNX Runtime on x86-64"
     return "onnxruntime", "OpenVINO is absent or was not measured on this kind of processor"
+
+
+def threads_of(graph: Graph) -> int:
+    """Threads of one run of a graph."""
+    return REFINE_THREADS if graph.role == "refine" else 1
 
 
 def choose_precision(
