@@ -51,19 +51,19 @@ def tissue_measurements(seen: TissueOutcome) -> list[Measurement]:
     """Areas and shares on the overview."""
     cell_mm2 = seen.frame.mpp.pixel_area_um2 / 1e6
     mask = seen.tissue.mask
-    found = int(mask.sum())
+    found = np.count_nonzero(mask)
     rows = [("tissue_area", "Tissue area", found * cell_mm2, "mm²", f"tissue found by {seen.source}")]
     for name, label, artifact in (
         ("pen_share", "Pen marks, share of the slide", seen.tissue.pen),
         ("unscanned_share", "Unscanned glass, share of the slide", seen.tissue.unscanned),
     ):
-        rows.append((name, label, float(artifact.mean()), "", "seen on the overview"))
+        rows.append((name, label, np.count_nonzero(artifact) / artifact.size, "", "seen on the overview"))
     if found:
         rows.append(
             (
                 "fold_share",
                 "Folds, share of the tissue",
-                float((seen.tissue.fold & mask).sum() / found),
+                np.count_nonzero(seen.tissue.fold & mask) / found,
                 "",
                 "dark saturated bands on the overview",
             )
@@ -99,12 +99,12 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
     cell_mm2 = tumor.decided_on.frame.mpp.pixel_area_um2 / 1e6
 
     def area_at(threshold: float) -> float:
-        return float(tumor_mask(tumor.decided_on, threshold).sum() * cell_mm2)
+        return np.count_nonzero(tumor_mask(tumor.decided_on, threshold)) * cell_mm2
 
     odds = tumor.threshold / (1 - tumor.threshold)
     strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
     least, most = min(area, area_at(strict)), max(area, area_at(lax))
-    tissue_mm2 = float(seen.tissue.mask.sum()) * seen.frame.mpp.pixel_area_um2 / 1e6
+    tissue_mm2 = np.count_nonzero(seen.tissue.mask) * seen.frame.mpp.pixel_area_um2 / 1e6
     swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
     judged = np.isfinite(tumor.heatmap.values)
     rows = [

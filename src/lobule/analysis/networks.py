@@ -104,4 +104,6 @@ def equip(options: Options) -> Equipment:
     # with a bound on memory the number of workers depends on the slide
     if wanted and options.max_ram_bytes is None:
         start_tumor_networks(networks, models["tumor"], options.worker_count, thorough=options.thorough)
+    elif "nuclei" in options.only and "nuclei" in models and options.max_ram_bytes is None:
+        networks.start(models["nuclei"], "segment", options.worker_count)
     return Equipment(models, networks)

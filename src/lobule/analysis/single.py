@@ -273,7 +273,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
             start_tumor_networks(networks, prepared.models["tumor"], workers, thorough=options.thorough)
         overview, frame = look_at_slide(slide, prepared.mpp, workers, clock)
         looking = ahead.submit(look_for_tissue, overview, frame, options.tissue_method, options.tissue, clock)
-        ahead.submit(_load_what_writes)
+        ahead.submit(_load_what_is_needed_later, nuclei=_why_skip_unseen("nuclei", prepared) is None)
         if will_find_tumor:
             over = TumorPass(
                 slide, prepared.models["tumor"], networks, workers, thorough=options.thorough, clock=clock
@@ -353,9 +353,12 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     )
 
 
-def _load_what_writes() -> None:
+def _load_what_is_needed_later(*, nuclei: bool) -> None:
     """Imports what the end of the run needs while its networks keep the cores busy outside Python's lock."""
-    for name in ("lobule.analysis.files", "jinja2", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"):
+    names = ["lobule.analysis.files", "jinja2", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"]
+    if nuclei:
+        names += ["scipy.ndimage", "scipy.sparse.csgraph", "skimage.segmentation"]
+    for name in names:
         import_module(name)
 
 

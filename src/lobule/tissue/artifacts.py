@@ -26,7 +26,7 @@ def find_unscanned(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     black = drop_small(high <= 12, area)
     white = low >= 254
     off_white = (low >= 200) & (low <= 251) & (high - low < 32)
-    if off_white.sum() < 0.02 * white.size:
+    if np.count_nonzero(off_white) < 0.02 * white.size:
         return black
     return black | drop_small(open_disk(white, 2), area)
 

@@ -177,10 +177,10 @@ def find_glass(
     bright = max(200, int(quantile(scanned, 0.98)) - 16)
     candidates = even & (value >= bright) & (saturation < 64) & ~unscanned
     glass = candidates & (saturation < 28)
-    if glass.sum() < 0.02 * scanned.size and candidates.sum() >= 0.25 * scanned.size:
+    if np.count_nonzero(glass) < 0.02 * scanned.size and np.count_nonzero(candidates) >= 0.25 * scanned.size:
         glass = candidates
-    count = int(glass.sum())
-    if count < 16 or count < 0.02 * int((~unscanned).sum()):
+    count = np.count_nonzero(glass)
+    if count < 16 or count < 0.02 * scanned.size:
         return None
     # the brightest half: pale tissue that slipped in is darker than the glass beside it; one channel at a time,
     # for a mask over a whole image would first become a list of places eight times its size

@@ -65,7 +65,7 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
 
     everywhere = seen & (saturation >= 20)
     vivid = everywhere & (saturation >= 110) & (hue >= 60) & (hue <= 248)
-    if vivid.sum() > 0.5 * everywhere.sum():
+    if np.count_nonzero(vivid) > 0.5 * np.count_nonzero(everywhere):
         return StainJudgement("other", "most of the color is vivid blue or green")
     colored = tissue & (saturation >= limit)
     hues = hue[colored]
@@ -79,7 +79,7 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
 
     he, blue, green = share(235, 360) + share(0, 12), share(185, 235), share(50, 185)
     dab = colored & (hue >= 12) & (hue < 50) & (saturation >= 70) & (hsv.value <= 190)
-    brown = float(dab.sum() / colored.sum())
+    brown = np.count_nonzero(dab) / np.count_nonzero(colored)
     if he >= _HE_HUES_SHARE and brown < 0.05 and blue < 0.5:
         return StainJudgement("he", f"{he:.0%} of the color is pink to purple")
     if green < 0.15 and brown >= 0.02 and brown + blue >= 0.5 * (1.0 - green):
