@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx.version_converter
 import torch
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class TorchRuntime:
         convert = import_beside_torch("onnx2torch", "torch", "--runtime torch").convert
         try:
             proto = onnx.load(str(path))
+            _drop_needless_allowzero(proto)
             # onnx2torch knows operators up to opset 17
             network = convert(onnx.version_converter.convert_version(proto, _OPSET))
         except (
@@ -76,3 +78,13 @@ class TorchRuntime:
     def close(self) -> None:
         """See Runtime."""
         del self._network
+
+
+def _drop_needless_allowzero(proto: onnx.ModelProto) -> None:
+    """Takes ``allowzero`` off reshapes to stated sizes without a zero, where it means nothing; onnx2torch lacks it."""
+    stated = {each.name: onnx.numpy_helper.to_array(each) for each in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Reshape" and node.input[1] in stated and stated[node.input[1]].all():
+            kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
