@@ -81,8 +81,8 @@ def measure(kit: Kit) -> Row:
     slide = composed(kit, ONE_GIGAPIXEL, 0.80)
     speed_ups = []
     for _ in range(kit.rounds):
-        one = run(slide, "1.0 gigapixels, 80 %, 1 worker", ["--workers", "1"])
-        two = run(slide, "1.0 gigapixels, 80 %, 2 workers", ["--workers", "2"])
+        one = run(slide, "1.0 gigapixels, 80 %, --thorough, 1 worker", ["--thorough", "--workers", "1"])
+        two = run(slide, "1.0 gigapixels, 80 %, --thorough, 2 workers", ["--thorough", "--workers", "2"])
         speed_ups.append(run_seconds(one) / run_seconds(two))
     numbers["speed_ups"] = speed_ups
     gained = spread(speed_ups)

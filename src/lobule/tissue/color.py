@@ -199,4 +199,9 @@ def white_balanced(rgb: NDArray[np.uint8], glass: tuple[float, float, float] | N
     for channel, level in enumerate(glass):
         gain = max(glass) / max(level, 1.0)
         table[channel] = np.minimum(np.rint(np.arange(256) * gain), 255)
-    return np.stack([table[c][rgb[..., c]] for c in range(3)], axis=2)
+    balanced = np.empty_like(rgb)
+    # NumPy looks bytes up by way of 64-bit places: band by band, so that these stay small
+    for rows in bands(*rgb.shape[:2]):
+        for channel in range(3):
+            balanced[rows, :, channel] = table[channel][rgb[rows, :, channel]]
+    return balanced
