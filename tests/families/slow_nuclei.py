@@ -16,12 +16,25 @@ __all__ = ["describe_slowly", "find_slowly", "outline_slowly"]
 
 
 def find_slowly(
-    maps: np.ndarray, mask_threshold: float, marker_threshold: float, min_area_px: float
+    maps: np.ndarray,
+    mask_threshold: float,
+    marker_threshold: float | None = None,
+    min_area_px: float = 1,
+    split_px: float | None = None,
 ) -> np.ndarray:
     """Labels without gaps: the whole image is flooded, every hole looked at by itself."""
-    probability, distance = maps
-    mask = probability > np.float32(mask_threshold)
-    markers, count = ndimage.label(mask & (distance > np.float32(marker_threshold)))
+    mask = maps[0] > np.float32(mask_threshold)
+    if marker_threshold is not None:
+        distance = maps[1]
+        markers, count = ndimage.label(mask & (distance > np.float32(marker_threshold)))
+    else:
+        distance = own_distance(mask)
+        markers = (
+            np.zeros(mask.shape, np.int32) if split_px is None else high_maxima(mask, distance, split_px)
+        )
+        count = int(markers.max(initial=0))
+        # of equal distances the later in reading order is the higher
+        distance = distance.ravel().argsort(kind="stable").argsort().reshape(mask.shape)
     parts, part_count = ndimage.label(mask)
     for part in range(1, part_count + 1):
         if not markers[parts == part].any():
@@ -44,6 +57,32 @@ def find_slowly(
             number += 1
             result[filled == label] = number
     return result
+
+
+def own_distance(mask: np.ndarray) -> np.ndarray:
+    """Each pixel's distance to the nearest pixel outside its own part, beyond the array included; float32."""
+    parts, count = ndimage.label(mask)
+    distance = np.zeros(mask.shape, np.float32)
+    for part in range(1, count + 1):
+        rows, columns = np.nonzero(parts == part)
+        outside = np.argwhere(np.pad(parts != part, 1, constant_values=True)) - 1
+        for row, column in zip(rows, columns, strict=True):
+            distance[row, column] = np.hypot(*(outside - (row, column)).T).min()
+    return distance
+
+
+def high_maxima(mask: np.ndarray, distance: np.ndarray, depth: float) -> np.ndarray:
+    """Numbers the places that are connected above their own top less ``depth``, a part at a time."""
+    parts, part_count = ndimage.label(mask)
+    markers, count = np.zeros(mask.shape, np.int32), 0
+    for part in range(1, part_count + 1):
+        for top in np.unique(distance[parts == part]):
+            places, place_count = ndimage.label((parts == part) & (distance >= np.float64(top) - depth))
+            for place in range(1, place_count + 1):
+                if distance[places == place].max() == top:
+                    count += 1
+                    markers[places == place] = count
+    return markers
 
 
 def outline_slowly(mask: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from lobule.errors import ModelOutputError
-from lobule.families.instances import find_instances, find_instances_near
+from lobule.errors import CardError, ModelOutputError
+from lobule.families.instances import Splitting, split, split_near
 from lobule.families.nuclei import OUTLINE_TOLERANCE_PX, decode_tile, describe_instances
 from lobule.families.outlines import outer_outlines
 from lobule.findings.nuclei import Nuclei
@@ -50,11 +50,38 @@ def test_instances_are_those_of_flooding_the_whole_image(
     maps: np.ndarray, mask_threshold: float, marker_threshold: float, min_area_px: int
 ) -> None:
     slow = find_slowly(maps, mask_threshold, marker_threshold, min_area_px)
-    fast = find_instances(
-        maps, mask_threshold=mask_threshold, marker_threshold=marker_threshold, min_area_px=min_area_px
+    fast = split(
+        maps,
+        "learned",
+        mask_threshold=mask_threshold,
+        marker_threshold=marker_threshold,
+        min_area_px=min_area_px,
     )
     assert same_partition(slow, fast)
     assert fast.max() == slow.max()
+
+
+@settings(max_examples=120, deadline=None)
+@given(clouds, st.floats(0.2, 0.8), st.floats(0.2, 4), st.integers(0, 20))
+def test_the_classic_watershed_is_that_of_flooding_every_parts_own_distances(
+    maps: np.ndarray, mask_threshold: float, split_px: float, min_area_px: int
+) -> None:
+    slow = find_slowly(maps, mask_threshold, None, min_area_px, split_px)
+    fast = split(
+        maps[:1], "watershed", mask_threshold=mask_threshold, split_px=split_px, min_area_px=min_area_px
+    )
+    assert fast.max() == slow.max()
+    assert same_partition(slow, fast)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clouds, st.floats(0.2, 0.8), st.integers(0, 20))
+def test_components_are_the_parts_of_the_mask_with_small_holes_filled(
+    maps: np.ndarray, mask_threshold: float, min_area_px: int
+) -> None:
+    slow = find_slowly(maps, mask_threshold, None, min_area_px)
+    fast = split(maps[:1], "components", mask_threshold=mask_threshold, min_area_px=min_area_px)
+    assert same_partition(slow, fast)
 
 
 @settings(max_examples=80, deadline=None)
@@ -66,9 +93,7 @@ def test_near_a_box_are_all_instances_whose_centroid_may_lie_in_it(
     x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     box = Box(x0, y0, data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height)))
     whole = find_slowly(maps, mask_threshold, marker_threshold, 1)
-    near, at = find_instances_near(
-        maps, box, mask_threshold=mask_threshold, marker_threshold=marker_threshold
-    )
+    near, at = split_near(maps, box, Splitting("learned", mask_threshold, marker_threshold), um_per_px=0.25)
     assert near.shape == (at.height, at.width)
     placed = np.zeros_like(whole)
     placed[at.y0 : at.y1, at.x0 : at.x1] = near
@@ -86,19 +111,19 @@ def test_a_nucleus_far_from_the_box_still_keeps_the_hole_around_it_open() -> Non
     maps = np.zeros((2, 60, 60), np.float32)
     maps[0][((radius < 22) & (radius > 10)) | (radius < 3)] = 1
     maps[1] = maps[0] * 0.2
-    values = {"mask_threshold": 0.5, "marker_threshold": 0.4}
-    near, at = find_instances_near(maps, Box(0, 0, 12, 60), **values)
+    splitting = Splitting("learned", 0.5, 0.4)
+    near, at = split_near(maps, Box(0, 0, 12, 60), splitting, um_per_px=0.25)
     assert (at.x0, at.y0, at.x1, at.y1) == (9, 9, 52, 52)
     assert near[30 - at.y0, 24 - at.x0] == 0
     maps[0][radius < 3] = 0
-    near, at = find_instances_near(maps, Box(0, 0, 12, 60), **values)
+    near, at = split_near(maps, Box(0, 0, 12, 60), splitting, um_per_px=0.25)
     assert near[30 - at.y0, 24 - at.x0] == near[30 - at.y0, 12 - at.x0] > 0
 
 
 def test_nothing_near_the_box_is_an_empty_map() -> None:
     maps = np.zeros((2, 40, 40), np.float32)
     maps[0, 30:35, 30:35] = 1
-    near, at = find_instances_near(maps, Box(0, 0, 10, 10), mask_threshold=0.5, marker_threshold=0.4)
+    near, at = split_near(maps, Box(0, 0, 10, 10), Splitting("learned", 0.5, 0.4), um_per_px=0.25)
     assert near.shape == (0, 0) and at.size == (0, 0)
 
 
@@ -193,6 +218,35 @@ def test_maps_that_are_not_finite_are_refused(wrong: float) -> None:
     maps[0, 1, 5, 7] = wrong
     with pytest.raises(ModelOutputError, match="not finite"):
         decode_tile(card, maps, pixels, read=box, kept=box, frame=frame)
+
+
+def test_a_cards_thresholds_choose_the_way_and_the_number_of_maps() -> None:
+    card = read_card(shipped_models()["nuclei-breast-lite0"] / "card.json")
+    box = Box(0, 0, 60, 32)
+    frame = WorkingFrame((60, 32), Mpp(0.25, 0.25), Mpp(0.25, 0.25))
+    rows, columns = np.mgrid[:32, :60]
+    maps = np.zeros((1, 1, 32, 60), np.float32)
+    maps[0, 0][np.hypot(rows - 16, columns - 18) < 12] = 0.9
+    maps[0, 0][np.hypot(rows - 16, columns - 40) < 12] = 0.9
+    pixels = np.full((32, 60, 3), 128, np.uint8)
+
+    def count(thresholds: dict[str, float], given: np.ndarray = maps) -> int:
+        own = card.model_copy(update={"thresholds": {"min_area_um2": 3.0, **thresholds}})
+        return len(decode_tile(own, given, pixels, read=box, kept=box, frame=frame))
+
+    assert count({"mask": 0.5}) == 1
+    assert count({"mask": 0.5, "split_um": 0.75}) == 2
+    assert count({"mask": 0.5, "split_um": 4.0}) == 1
+    assert count({"mask": 0.5, "marker": 0.5}, np.repeat(maps, 2, 1)) == 1
+    with pytest.raises(ModelOutputError, match=r"learned way reads \(1, 2, height, width\)"):
+        count({"mask": 0.5, "marker": 0.5})
+    with pytest.raises(CardError, match="not both"):
+        count({"mask": 0.5, "marker": 0.5, "split_um": 1.0})
+    with pytest.raises(CardError, match="thresholds need 'mask'"):
+        count({})
+    with pytest.raises(CardError, match="min_area_um2"):
+        own = card.model_copy(update={"thresholds": {"mask": 0.5}})
+        decode_tile(own, maps, pixels, read=box, kept=box, frame=frame)
 
 
 @settings(max_examples=30, deadline=None)

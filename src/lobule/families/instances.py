@@ -1,4 +1,8 @@
-"""From a nucleus map and a distance map to one label a nucleus: marker-based watershed.
+"""From a network's maps to one label a nucleus: three ways of telling touching nuclei apart.
+
+``components``: none are told apart; each 4-connected part of the mask is a nucleus. ``watershed``: the distance
+of each pixel to the outside of its part is flooded from its h-maxima, for networks that give a mask alone.
+``learned``: the network's own distance map is flooded from where it exceeds a threshold.
 
 Nearly all nuclei stand alone or hold one marker, and are then what the mask says. So connected parts are found
 on runs (maximal stretches of a row, a sixteenth of the pixels), and only parts with two markers or more are
@@ -8,34 +12,101 @@ is that marker's in any flood, so the priority queue sees the few others alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lobule.geometry import Box
 
-__all__ = ["find_instances", "find_instances_near"]
+__all__ = ["Splitting", "Way", "find_instances", "split", "split_near"]
+
+Way = Literal["components", "watershed", "learned"]
+"""How touching nuclei are told apart."""
 
 
-def find_instances(
-    maps: NDArray[np.float32], *, mask_threshold: float, marker_threshold: float, min_area_px: float
+@dataclass(frozen=True)
+class Splitting:
+    """What a model's maps mean: where a nucleus is, and how touching ones are told apart.
+
+    ``mask_threshold``: of the first map, exceeded within nuclei. ``marker_threshold``: of the second map, exceeded in
+    a nucleus's middle (``learned`` only). ``split_um``: by how much the distance to a part's outside must fall
+    between two middles (``watershed`` only). Raises ValueError where a value the way needs is missing or out of
+    range, or one is given that it has no use for.
+    """
+
+    way: Way
+    mask_threshold: float
+    marker_threshold: float | None = None
+    split_um: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.way not in ("components", "watershed", "learned"):
+            raise ValueError(f"no way {self.way!r}: choose components, watershed or learned")
+        if (self.marker_threshold is not None) != (self.way == "learned"):
+            raise ValueError(
+                f"a marker threshold belongs to the learned way and to no other, not to {self.way}"
+            )
+        if (self.split_um is not None) != (self.way == "watershed"):
+            raise ValueError(
+                f"a depth to split at belongs to the watershed and to no other, not to {self.way}"
+            )
+        if self.split_um is not None and not self.split_um > 0:
+            raise ValueError(f"a depth to split at is positive, not {self.split_um}")
+
+    @property
+    def maps(self) -> int:
+        """How many maps the way reads."""
+        return 2 if self.way == "learned" else 1
+
+    @staticmethod
+    def of(thresholds: Mapping[str, float]) -> Splitting:
+        """The way that a card's thresholds choose: ``marker`` learned, ``split_um`` watershed, neither components.
+
+        Raises ValueError without ``mask`` or with both of the others.
+        """
+        if "mask" not in thresholds:
+            raise ValueError("thresholds need 'mask'")
+        marker, split_um = thresholds.get("marker"), thresholds.get("split_um")
+        if marker is not None and split_um is not None:
+            raise ValueError("thresholds hold 'marker' (learned) or 'split_um' (watershed), not both")
+        way: Way = "learned" if marker is not None else "watershed" if split_um is not None else "components"
+        return Splitting(way, thresholds["mask"], marker, split_um)
+
+
+def split(
+    maps: NDArray[np.float32],
+    way: Way,
+    *,
+    mask_threshold: float,
+    marker_threshold: float | None = None,
+    split_px: float | None = None,
+    min_area_px: float = 1,
 ) -> NDArray[np.int32]:
-    """Returns the label map of the nuclei in ``maps``, labels 1…n without gaps, 0 outside.
+    """The label map of the nuclei in ``maps``, labels 1…n without gaps, 0 outside; (H, W).
 
-    ``maps`` (2, H, W) float32: the probability of nucleus and the distance to the nucleus's own border over
-    its largest, both in [0, 1]. The mask is where the probability exceeds ``mask_threshold``; markers are the
-    4-connected parts of it whose distance exceeds ``marker_threshold``. From the markers the distance is
-    flooded downhill within the mask; a part of the mask without a marker becomes one nucleus of its own.
+    ``maps`` (M, H, W) float32: the probability of nucleus, and for ``learned`` the distance to the nucleus's own
+    border over its largest, both in [0, 1]. The mask is where the probability exceeds ``mask_threshold``.
+
+    ``components``: each 4-connected part of the mask is one nucleus. ``watershed``: heights are the distances, in
+    pixels, to the nearest pixel outside the part (what lies beyond the array is outside); markers are their
+    h-maxima, h being ``split_px``: tops that one cannot leave for a higher one without going down by that much.
+    Of equal distances the later in reading order is the higher.
+    ``learned``: heights are the second map; markers the 4-connected places where it exceeds ``marker_threshold``.
+    From the markers the heights are flooded downhill within the mask; a part of the mask without a marker becomes
+    one nucleus of its own.
+
     Holes that one nucleus encloses, and that are no larger than it, are filled; nuclei of fewer than
-    ``min_area_px`` pixels are removed. Every label is one 4-connected component.
+    ``min_area_px`` pixels are removed. Every label is one 4-connected component. What is decided about a nucleus
+    depends on the nuclei it touches only, not on where in the array it lies.
 
-    What is decided about a nucleus depends on the nuclei it touches only, not on where in the array it lies.
-    Raises ValueError where ``maps`` has another shape.
+    Raises ValueError for maps of another shape and for values that the way lacks or has no use for.
     """
     whole = Box(0, 0, maps.shape[-1], maps.shape[-2])
-    found, at = find_instances_near(
-        maps, whole, mask_threshold=mask_threshold, marker_threshold=marker_threshold
+    found, at = split_near(
+        maps, whole, Splitting(way, mask_threshold, marker_threshold, split_px), um_per_px=1.0
     )
     areas = np.bincount(found.reshape(-1), minlength=1)
     kept = areas >= max(min_area_px, 1)
@@ -47,17 +118,31 @@ def find_instances(
     return labels
 
 
-def find_instances_near(
-    maps: NDArray[np.float32], box: Box, *, mask_threshold: float, marker_threshold: float
-) -> tuple[NDArray[np.int32], Box]:
-    """As `find_instances`, for those parts of the mask alone whose bounding box meets ``box`` (map pixels).
+def find_instances(
+    maps: NDArray[np.float32], *, mask_threshold: float, marker_threshold: float, min_area_px: float
+) -> NDArray[np.int32]:
+    """`split` the learned way."""
+    return split(
+        maps,
+        "learned",
+        mask_threshold=mask_threshold,
+        marker_threshold=marker_threshold,
+        min_area_px=min_area_px,
+    )
 
-    No other can hold a nucleus with its centroid in ``box``. Small ones are not removed. Returns the label map
-    of the smallest part of ``maps`` that holds them all, and where it lies; both are empty where there are none.
+
+def split_near(
+    maps: NDArray[np.float32], box: Box, splitting: Splitting, *, um_per_px: float
+) -> tuple[NDArray[np.int32], Box]:
+    """As `split`, for those parts of the mask alone whose bounding box meets ``box`` (map pixels).
+
+    No other can hold a nucleus with its centroid in ``box``. Small ones are not removed. ``um_per_px`` is the
+    maps' resolution. Returns the label map of the smallest part of ``maps`` that holds them all, and where it
+    lies; both are empty where there are none.
     """
-    if maps.ndim != 3 or maps.shape[0] != 2:
-        raise ValueError(f"maps must be (2, height, width), not {maps.shape}")
-    probability, distance = maps
+    if maps.ndim != 3 or maps.shape[0] < splitting.maps:
+        raise ValueError(f"maps must be ({splitting.maps}, height, width), not {maps.shape}")
+    probability, mask_threshold = maps[0], splitting.mask_threshold
     mask = np.zeros((maps.shape[1], maps.shape[2] + 1), bool)
     np.greater(probability, mask_threshold, out=mask[:, :-1])
     runs = _Runs.of(mask)
@@ -73,17 +158,14 @@ def find_instances_near(
         int(bounds.y1[near].max()),
     )
 
-    seeds = mask[at.y0 : at.y1, at.x0 : at.x1 + 1].copy()
-    seeds[:, -1] = False
-    distance = distance[at.y0 : at.y1, at.x0 : at.x1]
-    seeds[:, :-1] &= distance > marker_threshold
-    markers = _Runs.of(seeds)
-    marker, marker_count = markers.joined(reach=0)
-    first = markers.starts // markers.stride + at.y0, markers.starts % markers.stride + at.x0
-    around = np.searchsorted(runs.starts, first[0] * runs.stride + first[1], side="right") - 1
-    part_of_marker = np.zeros(marker_count, np.intp)
-    part_of_marker[marker] = part[around]
-    several = near & (np.bincount(part_of_marker, minlength=count) > 1)
+    if splitting.marker_threshold is not None:
+        distance = maps[1, at.y0 : at.y1, at.x0 : at.x1]
+        several = near & (_markers_in(mask, distance, at, runs, part, count, splitting.marker_threshold) > 1)
+    elif splitting.split_um is not None:
+        distance, depth = None, splitting.split_um / um_per_px
+        several = near & _may_hold_two(bounds, depth)
+    else:
+        distance, several = None, np.zeros(count, bool)
 
     # one label a part; those of parts with several markers follow
     number = np.cumsum(near & ~several, dtype=np.int32)
@@ -94,8 +176,18 @@ def find_instances_near(
     labels = runs.painted(number[part], at.height)
     areas = np.asarray(np.bincount(number[part], runs.lengths, minlength=last + 1), np.float64)
     if several.any():
-        split = several[part]
-        added = _flood(labels, distance, runs.chosen(split), part[split], bounds, at, marker_threshold, last)
+        of_several = several[part]
+        added = _flood(
+            labels,
+            runs.chosen(of_several),
+            part[of_several],
+            bounds,
+            at,
+            distance,
+            splitting,
+            um_per_px,
+            last,
+        )
         areas = np.concatenate([areas, added])
     _fill_holes(labels, areas, mask[at.y0 : at.y1, at.x0 : at.x1])
     return labels[:, :-1], at
@@ -196,22 +288,57 @@ def _stretches(starts: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[n
     return places
 
 
+def _markers_in(
+    mask: NDArray[np.bool_],
+    distance: NDArray[np.float32],
+    at: Box,
+    runs: _Runs,
+    part: NDArray[np.int32],
+    count: int,
+    threshold: float,
+) -> NDArray[np.intp]:
+    """How many 4-connected places with a distance above the threshold each part holds, as far as they lie in ``at``."""
+    seeds = mask[at.y0 : at.y1, at.x0 : at.x1 + 1].copy()
+    seeds[:, -1] = False
+    seeds[:, :-1] &= distance > threshold
+    markers = _Runs.of(seeds)
+    marker, marker_count = markers.joined(reach=0)
+    first = markers.starts // markers.stride + at.y0, markers.starts % markers.stride + at.x0
+    around = np.searchsorted(runs.starts, first[0] * runs.stride + first[1], side="right") - 1
+    part_of_marker = np.zeros(marker_count, np.intp)
+    part_of_marker[marker] = part[around]
+    return np.bincount(part_of_marker, minlength=count)
+
+
+def _may_hold_two(bounds: _Bounds, depth: float) -> NDArray[np.bool_]:
+    """Which parts are large enough for two tops of the distance with a pass ``depth`` px below either.
+
+    The distance falls by at most 1 a pixel, so such tops lie 2 · ``depth`` apart and each has a disk of that
+    radius around it within the part.
+    """
+    short = np.minimum(bounds.x1 - bounds.x0, bounds.y1 - bounds.y0)
+    long = np.hypot(bounds.x1 - bounds.x0, bounds.y1 - bounds.y0)
+    possible: NDArray[np.bool_] = (short >= 2 * depth) & (long >= 4 * depth)
+    return possible
+
+
 def _flood(
     labels: NDArray[np.int32],
-    distance: NDArray[np.float32],
     runs: _Runs,
     part: NDArray[np.int32],
     bounds: _Bounds,
     at: Box,
-    marker_threshold: float,
+    distance: NDArray[np.float32] | None,
+    splitting: Splitting,
+    um_per_px: float,
     last: int,
 ) -> NDArray[np.intp]:
     """Splits the parts that ``runs`` make up by their markers; numbers in ``labels`` go on from ``last``.
 
     Returns the new labels' areas in pixels.
 
-    ``labels`` and ``runs`` have rows one longer than ``at``, ``distance`` is its crop. The parts are laid out
-    anew, each as it is and none touching another, so that little more than them is looked at.
+    ``labels`` and ``runs`` have rows one longer than ``at``, ``distance`` (learned only) is its crop. The parts are
+    laid out anew, each as it is and none touching another, so that little more than them is looked at.
     """
     down, right, shape = _layout(bounds, np.unique(part))
     y = runs.starts // runs.stride
@@ -219,12 +346,47 @@ def _flood(
     target = (y + at.y0 + down[part]) * shape[1] + (x + at.x0 + right[part])
     lengths = runs.lengths
     here, there = _stretches(target, lengths), _stretches(runs.starts, lengths)
-    height = np.full(shape, -np.inf, np.float32)
-    height.reshape(-1)[here] = distance[np.divmod(there, runs.stride)]
-    found = _watershed(height, marker_threshold).reshape(-1)[here]
+    height = np.full(shape, -np.inf)
+    flat = height.reshape(-1)
+    if distance is not None:
+        flat[here] = distance[np.divmod(there, runs.stride)]
+        seeds = height > np.float32(splitting.marker_threshold or 0.0)
+    else:
+        flat[here] = _to_outside(here, shape)
+        seeds = _high_maxima(height, (splitting.split_um or 0.0) / um_per_px)
+        # many distances are equal: without an order among them of its own a part would depend on the others
+        flat[here[np.argsort(flat[here], kind="stable")]] = np.arange(len(here))
+    found = _watershed(height, seeds).reshape(-1)[here]
     labels.reshape(-1)[there] = found + last
     areas: NDArray[np.intp] = np.bincount(found)[1:]
     return areas
+
+
+def _to_outside(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The distance from each of ``pixels`` (of the flattened array) to the nearest that is not one of them."""
+    from scipy import ndimage
+
+    inside = np.zeros(shape, bool)
+    inside.reshape(-1)[pixels] = True
+    distance: NDArray[np.float32] = (
+        ndimage.distance_transform_edt(inside).astype(np.float32).reshape(-1)[pixels]
+    )
+    return distance
+
+
+def _high_maxima(height: NDArray[np.float64], depth: float) -> NDArray[np.bool_]:
+    """The h-maxima: what is left of the tops when all are lowered by ``depth`` and grown again under ``height``.
+
+    Minus infinity is outside. A part always keeps its highest top, so none is without a marker.
+    """
+    from skimage.morphology import local_maxima, reconstruction
+
+    # far below anything else, and finite for the subtraction
+    ground = np.maximum(height, -1e6)
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+    lowered = reconstruction(ground - depth, ground, method="dilation", footprint=cross)
+    tops: NDArray[np.bool_] = local_maxima(lowered, connectivity=1, allow_borders=False)
+    return tops
 
 
 def _layout(
@@ -254,8 +416,8 @@ def _layout(
     return down, right, (top + shelf + 1, width)
 
 
-def _watershed(height: NDArray[np.float32], marker_threshold: float) -> NDArray[np.int32]:
-    """Labels from 1 of the pixels above minus infinity, flooded downhill from their 4-connected markers.
+def _watershed(height: NDArray[np.float64], seeds: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Labels from 1 of the pixels above minus infinity, flooded downhill from the 4-connected places of ``seeds``.
 
     The outermost rows and columns are minus infinity. A pixel is given to a marker outright where each step
     from it to its one highest neighbor leads up and the last into that marker: all on that way is flooded
@@ -265,7 +427,6 @@ def _watershed(height: NDArray[np.float32], marker_threshold: float) -> NDArray[
     from scipy import ndimage
     from skimage.segmentation import watershed
 
-    seeds = height > marker_threshold
     markers: NDArray[np.int32] = ndimage.label(seeds, output=np.int32)[0]
     stride = height.shape[1]
     flat, labels = height.reshape(-1), markers.reshape(-1)

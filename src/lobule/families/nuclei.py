@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.errors import ModelOutputError
-from lobule.families.instances import find_instances_near
+from lobule.errors import CardError, ModelOutputError
+from lobule.families.instances import Splitting, split_near
 from lobule.families.outlines import after, before, outer_outlines, smoothed
 from lobule.findings.nuclei import MEASURES, Nuclei
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
 from lobule.slides.slide import RgbImage
 
-__all__ = ["OUTLINE_TOLERANCE_PX", "decode_tile", "describe_instances", "inside"]
+__all__ = ["OUTLINE_TOLERANCE_PX", "decode_tile", "describe_instances", "inside", "splitting_of"]
 
 OUTLINE_TOLERANCE_PX = 0.15
 """How far, in working pixels, an outline's kept vertices may pass by the others: 0.04 µm at 0.25 µm a pixel."""
@@ -30,20 +30,26 @@ def decode_tile(
 ) -> Nuclei:
     """The nuclei that one tile owns.
 
-    ``maps`` (1, 2, h, w): nucleus probability and normalized distance; ``pixels`` (h, w, 3) uint8; ``read``
-    and ``kept`` are the tile's boxes in the working frame.
+    ``maps`` (1, 1, h, w) or (1, 2, h, w): nucleus probability and, for the learned way, the normalized distance;
+    ``pixels`` (h, w, 3) uint8; ``read`` and ``kept`` are the tile's boxes in the working frame. The card's
+    thresholds choose how touching nuclei are told apart (`Splitting.of`); ``min_area_um2`` is the least area.
+    Raises CardError where they choose nothing, ModelOutputError where the maps do not fit.
     """
+    splitting, min_area_um2 = splitting_of(card)
     # a number that is not finite shows in the least or the largest, NaN in both
-    if maps.shape != (1, 2, *pixels.shape[:2]) or not np.isfinite([maps.min(), maps.max()]).all():
+    fits = maps.ndim == 4 and maps.shape[0] == 1 and splitting.maps <= maps.shape[1] <= 2
+    if not fits or maps.shape[2:] != pixels.shape[:2] or not np.isfinite([maps.min(), maps.max()]).all():
         raise ModelOutputError(
-            card.name, f"a tile gives maps of shape {maps.shape} or numbers that are not finite"
+            card.name,
+            f"a tile of {pixels.shape[1]} × {pixels.shape[0]} px gives maps of shape {maps.shape} or numbers that "
+            f"are not finite; the {splitting.way} way reads (1, {splitting.maps}, height, width)",
         )
     probabilities = np.asarray(maps[0], np.float32)
-    labels, at = find_instances_near(
+    labels, at = split_near(
         probabilities,
         Box(kept.x0 - read.x0, kept.y0 - read.y0, kept.x1 - read.x0, kept.y1 - read.y0),
-        mask_threshold=card.thresholds["mask"],
-        marker_threshold=card.thresholds["marker"],
+        splitting,
+        um_per_px=frame.mpp.mean,
     )
     return describe_instances(
         labels,
@@ -52,8 +58,18 @@ def decode_tile(
         read=Box(read.x0 + at.x0, read.y0 + at.y0, read.x0 + at.x1, read.y0 + at.y1),
         kept=kept,
         frame=frame,
-        min_area_px=round(card.thresholds["min_area_um2"] / frame.mpp.pixel_area_um2),
+        min_area_px=round(min_area_um2 / frame.mpp.pixel_area_um2),
     )
+
+
+def splitting_of(card: Card) -> tuple[Splitting, float]:
+    """How the card's thresholds tell nuclei apart, and the least area in µm². Raises CardError."""
+    try:
+        return Splitting.of(card.thresholds), card.thresholds["min_area_um2"]
+    except ValueError as error:
+        raise CardError(card.name, f"card.json: {error}") from error
+    except KeyError as error:
+        raise CardError(card.name, f"card.json: thresholds need {error}") from error
 
 
 def describe_instances(
