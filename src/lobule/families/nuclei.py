@@ -132,7 +132,7 @@ def describe_instances(
         "eccentricity": np.sqrt(1 - small / large),
         "solidity": outlines.solidity,
         "circularity": np.minimum(4 * np.pi * area_um2 / np.maximum(outlines.perimeter_um, 1e-9) ** 2, 1),
-        "orientation_deg": np.degrees(0.5 * np.arctan2(2 * xy, xx - yy)),
+        "orientation_deg": _orientation_deg(xx, yy, xy),
         "haematoxylin_od_mean": od_mean,
         "haematoxylin_od_sd": od_sd,
         "probability": mean_probability,
@@ -147,6 +147,19 @@ def describe_instances(
         vertices_px=np.clip(vertices, 0, (width, height)).astype(np.float32),
         measures=np.stack([measured[name] for name in MEASURES], 1).astype(np.float32),
     )
+
+
+def _orientation_deg(
+    xx: NDArray[np.float64], yy: NDArray[np.float64], xy: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of the major axis, from the x axis toward y (down), in (-90, 90]; 0 for what is as long in any direction.
+
+    Rounding must not decide between the two names of one direction, nor make one up.
+    """
+    degrees = np.degrees(0.5 * np.arctan2(2 * xy, xx - yy))
+    degrees[degrees < -90 + 1e-6] = 90
+    degrees[np.hypot(2 * xy, xx - yy) < 1e-9 * (xx + yy)] = 0
+    return degrees
 
 
 @dataclass(frozen=True)
