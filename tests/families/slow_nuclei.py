@@ -6,13 +6,15 @@ import numpy as np
 import shapely
 from scipy import ndimage
 from skimage.color import separate_stains
+from skimage.feature import graycomatrix
 from skimage.measure import find_contours, regionprops
 from skimage.segmentation import watershed
 
+from lobule.families.chromatin import LEVEL_OD, LEVELS
 from lobule.geometry import Box, Mpp
 from lobule.stain.density import RUIFROK_HE
 
-__all__ = ["describe_slowly", "find_slowly", "outline_slowly"]
+__all__ = ["chromatin_slowly", "describe_slowly", "find_slowly", "outline_slowly"]
 
 
 def find_slowly(
@@ -92,6 +94,21 @@ def outline_slowly(mask: np.ndarray) -> np.ndarray:
     return outer[:, ::-1] - 0.5
 
 
+def chromatin_slowly(mask: np.ndarray, density: np.ndarray) -> dict[str, float]:
+    """Co-occurrence within one nucleus by scikit-image: what is outside is a level of its own, then left out."""
+    levels = np.clip(np.floor(density / LEVEL_OD + 1e-6), 0, LEVELS - 1).astype(np.uint8)
+    levels[~mask] = LEVELS
+    angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
+    table = graycomatrix(levels, [1], angles, levels=LEVELS + 1, symmetric=True)
+    p = table[:LEVELS, :LEVELS].sum(axis=(2, 3)).astype(float)
+    p /= max(p.sum(), 1)
+    i, j = np.mgrid[:LEVELS, :LEVELS]
+    return {
+        "chromatin_contrast": float((p * (i - j) ** 2).sum()),
+        "chromatin_entropy_bits": float(-(p[p > 0] * np.log2(p[p > 0])).sum()),
+    }
+
+
 def describe_slowly(
     labels: np.ndarray, probability: np.ndarray, pixels: np.ndarray, read: Box, kept: Box, mpp: Mpp
 ) -> list[tuple[tuple[float, float], dict[str, float], np.ndarray]]:
@@ -129,6 +146,7 @@ def describe_slowly(
                     "circularity": min(4 * np.pi * region.area / polygon.length**2, 1),
                     "haematoxylin_od_mean": stains[mask].mean(),
                     "haematoxylin_od_sd": stains[mask].std(),
+                    **chromatin_slowly(mask, stains),
                     "probability": probability[mask].mean(dtype=np.float64),
                 },
                 smooth + np.array([read.x0, read.y0]),

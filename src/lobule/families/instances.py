@@ -346,7 +346,8 @@ def _flood(
     target = (y + at.y0 + down[part]) * shape[1] + (x + at.x0 + right[part])
     lengths = runs.lengths
     here, there = _stretches(target, lengths), _stretches(runs.starts, lengths)
-    height = np.full(shape, -np.inf)
+    # float32 counts to 2^24
+    height = np.full(shape, -np.inf, np.float32 if len(here) < 1 << 24 else np.float64)
     flat = height.reshape(-1)
     if distance is not None:
         flat[here] = distance[np.divmod(there, runs.stride)]
@@ -374,7 +375,7 @@ def _to_outside(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.
     return distance
 
 
-def _high_maxima(height: NDArray[np.float64], depth: float) -> NDArray[np.bool_]:
+def _high_maxima(height: NDArray[np.floating], depth: float) -> NDArray[np.bool_]:
     """The h-maxima: what is left of the tops when all are lowered by ``depth`` and grown again under ``height``.
 
     Minus infinity is outside. A part always keeps its highest top, so none is without a marker.
@@ -382,7 +383,7 @@ def _high_maxima(height: NDArray[np.float64], depth: float) -> NDArray[np.bool_]
     from skimage.morphology import local_maxima, reconstruction
 
     # far below anything else, and finite for the subtraction
-    ground = np.maximum(height, -1e6)
+    ground = np.maximum(height, -1e6).astype(np.float64)
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
     lowered = reconstruction(ground - depth, ground, method="dilation", footprint=cross)
     tops: NDArray[np.bool_] = local_maxima(lowered, connectivity=1, allow_borders=False)
@@ -416,7 +417,7 @@ def _layout(
     return down, right, (top + shelf + 1, width)
 
 
-def _watershed(height: NDArray[np.float64], seeds: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _watershed(height: NDArray[np.floating], seeds: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Labels from 1 of the pixels above minus infinity, flooded downhill from the 4-connected places of ``seeds``.
 
     The outermost rows and columns are minus infinity. A pixel is given to a marker outright where each step

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.errors import CardError, ModelOutputError
+from lobule.families.chromatin import co_occurrence
 from lobule.families.instances import Splitting, split_near
 from lobule.families.outlines import after, before, outer_outlines, smoothed
 from lobule.findings.nuclei import MEASURES, Nuclei
@@ -58,6 +59,7 @@ def decode_tile(
         read=Box(read.x0 + at.x0, read.y0 + at.y0, read.x0 + at.x1, read.y0 + at.y1),
         kept=kept,
         frame=frame,
+        seen=read,
         min_area_px=round(min_area_um2 / frame.mpp.pixel_area_um2),
     )
 
@@ -80,9 +82,14 @@ def describe_instances(
     read: Box,
     kept: Box,
     frame: WorkingFrame,
+    seen: Box | None = None,
     min_area_px: float = 1,
 ) -> Nuclei:
     """Outlines and measures of the instances of ``min_area_px`` or more whose centroid lies in ``kept``.
+
+    ``labels`` (h, w), each one 4-connected component, cover the working pixels ``read``; of ``seen``, which holds
+    ``read`` and by default is it, the network saw every pixel. A nucleus at the edge of ``seen`` or of the slide
+    touches the border: no more of it is known.
 
     Area is the pixel count. Axes, eccentricity and orientation are those of the ellipse with the same second
     moments (each pixel counted with its own extent). Perimeter and solidity come from the smoothed outline;
@@ -108,6 +115,7 @@ def describe_instances(
     if not len(chosen):
         return Nuclei.none()
 
+    touching = _touching(runs, count, read, (seen or read).clipped(*frame.size))[chosen]
     mpp = frame.mpp
     dx, dy = (middle - center_x[runs.label]) * mpp.x, (runs.y + 0.5 - center_y[runs.label]) * mpp.y
     # a run of n pixel squares has the second moment n²/12 along itself, and 1/12 across
@@ -119,7 +127,6 @@ def describe_instances(
     large, small = (xx + yy) / 2 + spread, np.maximum((xx + yy) / 2 - spread, 0)
     area_um2 = area_px * mpp.pixel_area_um2
 
-    mean_probability, od_mean, od_sd = _intensities(runs, chosen, probability, pixels)
     points, starts = outer_outlines(labels, chosen)
     points = smoothed(points, starts)
     outlines = _Outlines.of(points, starts, mpp)
@@ -133,9 +140,9 @@ def describe_instances(
         "solidity": outlines.solidity,
         "circularity": np.minimum(4 * np.pi * area_um2 / np.maximum(outlines.perimeter_um, 1e-9) ** 2, 1),
         "orientation_deg": _orientation_deg(xx, yy, xy),
-        "haematoxylin_od_mean": od_mean,
-        "haematoxylin_od_sd": od_sd,
-        "probability": mean_probability,
+        **_intensities(runs, chosen, probability, pixels),
+        "nearest_distance_um": np.full(len(chosen), np.nan),
+        "touches_border": touching.astype(np.float64),
     }
     width, height = frame.slide_size
     origin = np.asarray([read.x0, read.y0])
@@ -147,6 +154,15 @@ def describe_instances(
         vertices_px=np.clip(vertices, 0, (width, height)).astype(np.float32),
         measures=np.stack([measured[name] for name in MEASURES], 1).astype(np.float32),
     )
+
+
+def _touching(runs: _LabelRuns, count: int, read: Box, seen: Box) -> NDArray[np.bool_]:
+    """Which labels, 0 to ``count``, have a pixel on the edge of ``seen``."""
+    x, y = runs.x + read.x0, runs.y + read.y0
+    at_edge = (x <= seen.x0) | (x + runs.length >= seen.x1) | (y <= seen.y0) | (y + 1 >= seen.y1)
+    touching = np.zeros(count + 1, bool)
+    touching[runs.label[at_edge]] = True
+    return touching
 
 
 def _orientation_deg(
@@ -193,8 +209,8 @@ def _intensities(
     chosen: NDArray[np.intp],
     probability: NDArray[np.float32],
     pixels: RgbImage,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Mean probability, mean and SD of haematoxylin's density of each chosen label."""
+) -> dict[str, NDArray[np.float64]]:
+    """Mean probability, and of haematoxylin's density mean, SD and texture, of each chosen label."""
     from lobule.stain import haematoxylin
 
     place = np.full(int(chosen[-1]) + 1, -1)
@@ -209,10 +225,19 @@ def _intensities(
     def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.bincount(number, weights=np.add.reduceat(values, first)) / area
 
-    density = haematoxylin(pixels.reshape(-1, 3).take(places, axis=0)).astype(np.float64)
+    single = haematoxylin(pixels.reshape(-1, 3).take(places, axis=0))
+    density = single.astype(np.float64)
     od_mean = mean(density)
-    od_sd = np.sqrt(np.maximum(mean(density * density) - od_mean**2, 0))
-    return mean(probability.reshape(-1).take(places).astype(np.float64)), od_mean, od_sd
+    contrast, entropy = co_occurrence(
+        places, np.repeat(number, length), single, count=len(chosen), shape=pixels.shape[:2]
+    )
+    return {
+        "haematoxylin_od_mean": od_mean,
+        "haematoxylin_od_sd": np.sqrt(np.maximum(mean(density * density) - od_mean**2, 0)),
+        "chromatin_contrast": contrast,
+        "chromatin_entropy_bits": entropy,
+        "probability": mean(probability.reshape(-1).take(places).astype(np.float64)),
+    }
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,18 @@ MEASURES: dict[str, tuple[str, str]] = {
     "orientation_deg": ("Orientation", "°"),
     "haematoxylin_od_mean": ("Haematoxylin OD mean", ""),
     "haematoxylin_od_sd": ("Haematoxylin OD SD", ""),
+    "chromatin_contrast": ("Chromatin contrast", ""),
+    "chromatin_entropy_bits": ("Chromatin entropy", "bit"),
+    "nearest_distance_um": ("Nearest nucleus", "µm"),
+    "touches_border": ("Touches border", ""),
     "probability": ("Probability", ""),
 }
-"""Column → (label, unit); the order of columns in every export."""
+"""Column → (label, unit); the order of columns in every export.
+
+``nearest_distance_um``: from center to center; NaN while only a part of the slide is known, and where a nucleus that
+was not looked for may be nearer. ``touches_border``: 1 for a nucleus that reaches over the edge of the region that was
+looked at, of the slide, or of what the network saw of it at once; else 0.
+"""
 
 
 @dataclass(frozen=True, eq=False)
