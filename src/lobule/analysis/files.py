@@ -119,10 +119,8 @@ def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
     chosen = filled[
         ((np.arange(min(SAMPLES, len(filled))) + 0.5) * len(filled) / min(SAMPLES, len(filled))).astype(int)
     ]
-    wanted = {int(number) for number in chosen}
-    for number, batch in enumerate(nuclei.batches()):
-        if number not in wanted:
-            continue
+    for number in chosen.tolist():
+        batch = nuclei.batch(number)
         kept = nuclei.grid.kept(int(nuclei.indices[number]))
         x0 = kept.x0 + max(0, (kept.width - SAMPLE_PX) // 2)
         y0 = kept.y0 + max(0, (kept.height - SAMPLE_PX) // 2)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.stages import TissueOutcome
 from lobule.analysis.tumor_stage import TumorOutcome
+from lobule.families.neighbors import mean_nearest_um
 from lobule.families.tumor import tumor_mask
 from lobule.findings.maps import TumorRegion
-from lobule.findings.nuclei import Nuclei
 from lobule.findings.schema import Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model
@@ -241,80 +241,122 @@ def _density(nuclei: NucleiOutcome) -> tuple[float | None, float | None, float |
 
 
 def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
-    """Counts, density and sizes over the looked-at part of the region."""
-    area_um2 = Nuclei.joined(nuclei.batches()).measure("area_um2").astype(np.float64)
+    """Counts, density, sizes, shapes and distances over the looked-at part of the region."""
     looked_mm2 = float(nuclei.tile_area_mm2.sum())
     density, low, high = _density(nuclei)
     rows = [
-        Measurement(
-            stage="nuclei",
-            name="nuclei_counted",
-            label="Nuclei counted",
-            value=int(nuclei.tile_counts.sum()),
-            unit="",
+        _nuclear(
+            "nuclei_counted",
+            "Nuclei counted",
+            int(nuclei.tile_counts.sum()),
             how=f"in {len(nuclei.indices)} of {nuclei.candidates} tiles of the {nuclei.where}",
         ),
-        Measurement(
-            stage="nuclei",
-            name="looked_at_area",
-            label="Area looked at",
-            value=_rounded(looked_mm2),
-            unit="mm²",
-            how=f"the part of the {nuclei.where} within those tiles",
+        _nuclear(
+            "looked_at_area",
+            "Area looked at",
+            looked_mm2,
+            "mm²",
+            how=f"tissue of the {nuclei.where} within those tiles"
+            if nuclei.where != "tissue"
+            else "the part of the tissue within those tiles",
         ),
-        Measurement(
-            stage="nuclei",
-            name="nuclear_density",
-            label="Nuclei per mm²",
-            value=_rounded(density),
-            unit="1/mm²",
-            low=_rounded(low),
-            high=_rounded(high),
+        _nuclear(
+            "nuclear_density",
+            "Nuclei per mm² of tissue",
+            density,
+            "1/mm²",
+            low,
+            high,
             how="bounds: 95 % interval over the tiles; the model's own error is not in it",
         ),
     ]
-    if not len(area_um2):
+    area = nuclei.columns.area_um2.astype(np.float64)
+    if not len(area):
         return rows
-    quartiles = np.percentile(area_um2, [25, 50, 75])
-    mean, sd = float(area_um2.mean()), float(area_um2.std())
-    small = area_um2[area_um2 <= quartiles[1]]
-    limit = LARGE_NUCLEUS_TIMES * float(np.median(small))
-    rows += [
-        Measurement(
-            stage="nuclei",
-            name="nuclear_area_median",
-            label="Nuclear area, median",
-            value=_rounded(float(quartiles[1])),
-            unit="µm²",
-            low=_rounded(float(quartiles[0])),
-            high=_rounded(float(quartiles[2])),
+    low, median, high = np.percentile(area, [25, 50, 75]).tolist()
+    limit = LARGE_NUCLEUS_TIMES * float(np.median(area[area <= median]))
+    rows.append(
+        _nuclear(
+            "nuclear_area_median",
+            "Nuclear area, median",
+            median,
+            "µm²",
+            low,
+            high,
             how="bounds: the quartiles",
-        ),
-        Measurement(
-            stage="nuclei",
-            name="nuclear_area_mean",
-            label="Nuclear area, mean",
-            value=_rounded(mean),
-            unit="µm²",
-        ),
-        Measurement(
-            stage="nuclei",
-            name="nuclear_area_cv",
-            label="Nuclear area, coefficient of variation",
-            value=_rounded(sd / mean),
-            unit="",
-            how="SD / mean",
-        ),
-        Measurement(
-            stage="nuclei",
-            name="large_nuclei_share",
-            label="Large nuclei",
-            value=_rounded(float((area_um2 > limit).mean())),
-            unit="",
+        )
+    )
+    for name, label, unit, values in (
+        ("nuclear_area", "Nuclear area", "µm²", area),
+        ("nuclear_circularity", "Nuclear circularity", "", nuclei.columns.circularity.astype(np.float64)),
+    ):
+        mean, sd = float(values.mean()), float(values.std())
+        how = "4π · area / perimeter²; 1 for a disk" if name == "nuclear_circularity" else None
+        rows += [
+            _nuclear(f"{name}_mean", f"{label}, mean", mean, unit, how=how),
+            _nuclear(f"{name}_sd", f"{label}, standard deviation", sd, unit),
+            _nuclear(
+                f"{name}_cv",
+                f"{label}, coefficient of variation",
+                sd / mean if mean > 0 else None,
+                how="standard deviation / mean",
+            ),
+        ]
+    rows.append(
+        _nuclear(
+            "large_nuclei_share",
+            "Large nuclei",
+            float((area > limit).mean()),
             how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half",
-        ),
-    ]
+        )
+    )
+    known = int(np.isfinite(nuclei.columns.nearest_um).sum())
+    rows.append(
+        _nuclear(
+            "nearest_nucleus_mean",
+            "Distance to the nearest nucleus, mean",
+            mean_nearest_um(nuclei.columns.nearest_um, nuclei.columns.seen_um),
+            "µm",
+            how=f"center to center, of {known} nuclei; the others lie nearer to the edge of what was looked at than to "
+            "any nucleus, which the mean allows for (Hanisch's weights)",
+        )
+    )
+    if nuclei.elsewhere is not None and len(nuclei.elsewhere.area_um2):
+        other = nuclei.elsewhere
+        low, median, high = np.percentile(other.area_um2.astype(np.float64), [25, 50, 75]).tolist()
+        rows.append(
+            _nuclear(
+                "nuclear_area_median_elsewhere",
+                f"Nuclear area, median, {other.name}",
+                median,
+                "µm²",
+                low,
+                high,
+                how=f"{len(other.area_um2)} nuclei of every kind in {other.tiles} tiles; bounds: the quartiles",
+            )
+        )
     return rows
+
+
+def _nuclear(
+    name: str,
+    label: str,
+    value: float | int | None,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    how: str | None = None,
+) -> Measurement:
+    return Measurement(
+        stage="nuclei",
+        name=name,
+        label=label,
+        value=value if isinstance(value, int) else _rounded(value),
+        unit=unit,
+        low=_rounded(low),
+        high=_rounded(high),
+        how=how,
+    )
 
 
 def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model) -> list[Notice]:
@@ -322,9 +364,8 @@ def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model) -> list[Notice
     notices = []
     if max(nuclei.frame.scale) < 0.999:
         notices.append(_enlarged("nuclei", mpp, nuclei.frame.mpp))
-    found = Nuclei.joined(nuclei.batches()).measure("equivalent_diameter_um")
-    if len(found) >= 50:
-        median = float(np.median(found))
+    if len(nuclei.columns.area_um2) >= 50:
+        median = float(np.sqrt(4 * np.median(nuclei.columns.area_um2) / np.pi))
         low, high = NUCLEUS_DIAMETER_UM
         if not low <= median <= high:
             notices.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,11 @@ from lobule.analysis.networks import Networks
 from lobule.analysis.stages import StageTiles
 from lobule.analysis.work import Records
 from lobule.errors import LobuleError
+from lobule.families.neighbors import nearest_um, seen_around_um
 from lobule.families.nuclei import decode_tile, inside
-from lobule.findings.nuclei import Nuclei
-from lobule.geometry import Mpp, WorkingFrame
+from lobule.families.ownership import SPARE_UM, settled
+from lobule.findings.nuclei import MEASURES, Nuclei
+from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.inference.stream import in_order
 from lobule.models.zoo import Model
 from lobule.progress import Reporter
@@ -25,32 +27,104 @@ from lobule.slides import Slide, working_frame
 from lobule.tiles import TileGrid, select
 
 if TYPE_CHECKING:
-    from shapely import Polygon
+    from shapely import Geometry, Polygon
 
-__all__ = ["NucleiOutcome", "measure_nuclei"]
+__all__ = ["Elsewhere", "NucleiColumns", "NucleiOutcome", "Place", "measure_nuclei"]
+
+ELSEWHERE_SHARE = 8
+"""For every so many tiles of the region one in the tissue outside it, to compare with."""
+ELSEWHERE_TILES = 64
+"""At most so many."""
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where nuclei are measured: ``polygons`` (level-0 px), called ``name``; ``tissue`` is where it holds tissue.
+
+    ``elsewhere`` are polygons of other tissue to compare with, called ``elsewhere_name``; may be empty.
+    """
+
+    polygons: tuple[Polygon, ...]
+    name: str
+    tissue: tuple[Polygon, ...]
+    elsewhere: tuple[Polygon, ...] = ()
+    elsewhere_name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class NucleiColumns:
+    """What the measurements need of every nucleus, in order, (N,) float32 each.
+
+    ``nearest_um`` is NaN where an unseen nucleus may be nearer; ``seen_um``: how far around each all nuclei are known.
+    """
+
+    area_um2: NDArray[np.float32]
+    circularity: NDArray[np.float32]
+    haematoxylin_od: NDArray[np.float32]
+    nearest_um: NDArray[np.float32]
+    seen_um: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """Nuclei of other tissue: their areas, from ``tiles`` tiles of ``name``."""
+
+    name: str
+    tiles: int
+    area_um2: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class NucleiOutcome:
-    """The nuclei, tile by tile. ``tile_counts`` and ``tile_area_mm2`` are per looked-at tile, in grid order."""
+    """The nuclei, tile by tile; ``tile_counts`` and ``tile_area_mm2`` (of tissue) are per looked-at tile."""
 
-    batches: Callable[[], Iterator[Nuclei]]
     indices: NDArray[np.int64]
     candidates: int
     tile_counts: NDArray[np.int64]
     tile_area_mm2: NDArray[np.float64]
+    columns: NucleiColumns
+    elsewhere: Elsewhere | None
     grid: TileGrid
     frame: WorkingFrame
     resumed: int
     runtime: str
     where: str
+    records: Records
+    stays: NDArray[np.bool_]
+    """Of every recorded nucleus of these tiles, in order: whether it is its tile's."""
+    recorded: NDArray[np.int64]
+    """How many were recorded, per tile."""
+
+    def batch(self, number: int) -> Nuclei:
+        """The nuclei of the ``number``-th looked-at tile, every measure known."""
+        first = int(self.recorded[:number].sum())
+        start = int(self.tile_counts[:number].sum())
+        return self._batch(number, first, start)
+
+    def batches(self) -> Iterator[Nuclei]:
+        """The nuclei tile by tile, read anew each time; only one tile's are in memory."""
+        first = start = 0
+        for number in range(len(self.indices)):
+            yield self._batch(number, first, start)
+            first += int(self.recorded[number])
+            start += int(self.tile_counts[number])
+
+    def _batch(self, number: int, first: int, start: int) -> Nuclei:
+        found = _read(self.records, int(self.indices[number]))
+        found = inside(found, self.stays[first : first + len(found)])
+        column = list(MEASURES).index("nearest_distance_um")
+        found.measures[:, column] = self.columns.nearest_um[start : start + len(found)]
+        return found
+
+
+def _read(records: Records, index: int) -> Nuclei:
+    return Nuclei.from_bytes(zlib.decompress(records.read(index)))
 
 
 def measure_nuclei(
     slide: Slide,
     slide_id: str,
-    polygons: tuple[Polygon, ...],
-    where: str,
+    place: Place,
     model: Model,
     networks: Networks,
     workers: int,
@@ -60,10 +134,8 @@ def measure_nuclei(
     clock: Clock,
     reporter: Reporter,
 ) -> NucleiOutcome:
-    """Nuclei whose centroid lies in ``polygons`` (level-0 px), on at most ``limit`` tiles spread evenly over them."""
+    """Nuclei whose centroid lies in ``place``, on at most ``limit`` tiles spread evenly over it."""
     import shapely
-
-    from lobule.annotations import rasterize
 
     graph = model.card.graph("segment")
     if graph is None or graph.mpp is None:
@@ -72,60 +144,178 @@ def measure_nuclei(
         frame = working_frame(slide, graph.mpp)
         tiles = StageTiles(slide, model, "segment", frame, clock, "nuclei")
         grid = tiles.grid
-        region = shapely.union_all(polygons)
+        region, rest = shapely.union_all(place.polygons), shapely.union_all(place.elsewhere)
+        touched = _tiles_of(place.polygons, grid, frame, 0.0)
+        candidates = touched
         # a sample is taken from tiles half covered by the region; a region smaller than that keeps what it touches
-        coarse = WorkingFrame(
-            slide.size,
-            frame.slide_mpp,
-            Mpp(frame.mpp.x * grid.stride_px / 8, frame.mpp.y * grid.stride_px / 8),
-        )
-        mask = rasterize(list(polygons), coarse)
-        candidates = select(grid, mask, coarse, frame, min_share=0.0)
-        if limit is not None and len(half := select(grid, mask, coarse, frame, min_share=0.5)):
+        if limit is not None and len(half := _tiles_of(place.polygons, grid, frame, 0.5)):
             candidates = half
         chosen = _spread(candidates, limit)
+        compared = np.setdiff1d(_tiles_of(place.elsewhere, grid, frame, 0.5), touched)
+        fewer = ELSEWHERE_TILES if limit is None else min(ELSEWHERE_TILES, -(-limit // ELSEWHERE_SHARE))
+        compared = _spread(compared, min(fewer, len(chosen)))
+        elsewhere = {int(index) for index in compared}
         runtime = networks.get(model, "segment", workers)
         shapely.prepare(region)
+        shapely.prepare(rest)
+        spare_px = round(SPARE_UM / frame.mpp.mean)
 
         def look(index: int) -> bytes:
             pixels = tiles.read(index)
             output = tiles.infer(runtime, "segment", index, pixels)
             with clock.part("nuclei", "decode_maps"):
+                kept = grid.kept(index).grown(min(spare_px, grid.halo_px)).clipped(*frame.size)
                 nuclei = decode_tile(
-                    model.card, output, pixels, read=grid.read(index), kept=grid.kept(index), frame=frame
+                    model.card, output, pixels, read=grid.read(index), kept=kept, frame=frame
                 )
-                x, y = nuclei.centroid_px.T
-                return zlib.compress(inside(nuclei, shapely.contains_xy(region, x, y)).to_bytes(), 1)
+                return zlib.compress(_within(nuclei, rest if index in elsewhere else region).to_bytes(), 1)
 
-        todo = [int(index) for index in chosen if int(index) not in records]
+        todo = [int(index) for index in (*chosen, *compared) if int(index) not in records]
         with clock.reading("nuclei", slide), reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
             for index, payload in in_order(todo, look, workers=workers):
                 records.append(index, payload)
                 step.advance()
 
-        def batches() -> Iterator[Nuclei]:
-            for index in chosen:
-                yield Nuclei.from_bytes(zlib.decompress(records.read(int(index))))
-
-        sx, sy = frame.scale
-        boxes = [grid.kept(int(index)) for index in chosen]
-        pieces = shapely.box(
-            *(np.array([[b.x0 * sx, b.y0 * sy, b.x1 * sx, b.y1 * sy] for b in boxes]).T.reshape(4, -1))
+        recorded, stays, found = _settle(records, chosen, grid, frame)
+        tissue = (
+            region
+            if place.tissue == place.polygons
+            else shapely.intersection(region, shapely.union_all(place.tissue))
         )
-        area_mm2 = shapely.area(shapely.intersection(region, pieces)) * frame.slide_mpp.pixel_area_um2 / 1e6
-        counts = np.array([len(batch) for batch in batches()], np.int64)
+        boxes = shapely.box(*_on_slide([grid.kept(int(index)) for index in chosen], frame).T)
+        area_mm2 = shapely.area(shapely.intersection(tissue, boxes)) * frame.slide_mpp.pixel_area_um2 / 1e6
+        nearest, seen = _neighbors(found, chosen, grid, frame, region)
+    area, circularity, density = found.measures.T
     return NucleiOutcome(
-        batches=batches,
         indices=chosen,
         candidates=len(candidates),
-        tile_counts=counts,
+        tile_counts=np.bincount(found.tile, minlength=len(chosen)).astype(np.int64),
         tile_area_mm2=np.asarray(area_mm2, np.float64),
+        columns=NucleiColumns(area, circularity, density, nearest, seen),
+        elsewhere=_elsewhere(records, compared, grid, frame, place.elsewhere_name),
         grid=grid,
         frame=frame,
-        resumed=len(chosen) - len(todo),
+        resumed=len(chosen) + len(compared) - len(todo),
         runtime=runtime.description,
-        where=where,
+        where=place.name,
+        records=records,
+        stays=stays,
+        recorded=recorded,
     )
+
+
+def _tiles_of(
+    polygons: Sequence[Polygon], grid: TileGrid, frame: WorkingFrame, min_share: float
+) -> NDArray[np.int64]:
+    """The tiles of which the polygons cover more than ``min_share``."""
+    from lobule.annotations import rasterize
+
+    if not polygons:
+        return np.zeros(0, np.int64)
+    coarse = WorkingFrame(
+        frame.slide_size,
+        frame.slide_mpp,
+        Mpp(frame.mpp.x * grid.stride_px / 8, frame.mpp.y * grid.stride_px / 8),
+    )
+    return select(grid, rasterize(list(polygons), coarse), coarse, frame, min_share=min_share)
+
+
+def _within(nuclei: Nuclei, region: Geometry) -> Nuclei:
+    """The nuclei whose centroid lies in the region; those that reach over its edge are marked."""
+    import shapely
+
+    kept = inside(nuclei, shapely.contains_xy(region, *nuclei.centroid_px.T))
+    if not len(kept):
+        return kept
+    low, high = kept.vertices_px.min(axis=0), kept.vertices_px.max(axis=0)
+    if not shapely.contains(region, shapely.box(*low, *high)):
+        outside = ~shapely.contains_xy(region, *kept.vertices_px.T.astype(np.float64))
+        over = np.logical_or.reduceat(outside, kept.starts[:-1])
+        kept.measures[over, list(MEASURES).index("touches_border")] = 1
+    return kept
+
+
+def _on_slide(boxes: Sequence[Box], frame: WorkingFrame) -> NDArray[np.float64]:
+    """Boxes of the working frame in level-0 px, (n, 4) x0, y0, x1, y1, as far as they lie on the slide."""
+    sx, sy = frame.scale
+    width, height = frame.slide_size
+    corners = np.array([[b.x0 * sx, b.y0 * sy, b.x1 * sx, b.y1 * sy] for b in boxes]).reshape(-1, 4)
+    clipped: NDArray[np.float64] = np.minimum(corners, [width, height, width, height])
+    return clipped
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Nuclei that stay: centers (N, 2), tile's place in the list (N,), area, circularity and density (N, 3)."""
+
+    centers_um: NDArray[np.float64]
+    tile: NDArray[np.int32]
+    measures: NDArray[np.float32]
+
+
+_COLUMNS = [list(MEASURES).index(name) for name in ("area_um2", "circularity", "haematoxylin_od_mean")]
+
+
+def _settle(
+    records: Records, chosen: NDArray[np.int64], grid: TileGrid, frame: WorkingFrame
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], _Found]:
+    """How many nuclei each tile recorded, which of them are its own, and these, one pass over the records."""
+    mpp = (frame.slide_mpp.x, frame.slide_mpp.y)
+    looked = np.zeros(len(grid), bool)
+    looked[chosen] = True
+    recorded = np.zeros(len(chosen), np.int64)
+    centers, measures, spares, unsure = [], [], [], []
+    for number, index in enumerate(chosen.tolist()):
+        nuclei = _read(records, index)
+        recorded[number] = len(nuclei)
+        kept = grid.kept(index)
+        x, y = frame.from_slide(nuclei.centroid_px).T
+        low = np.minimum(x - kept.x0, y - kept.y0)
+        high = np.minimum(kept.x1 - x, kept.y1 - y)
+        # a center on the far edge is the next tile's
+        spare = (low < 0) | (high <= 0)
+        owner = (np.floor(y).astype(np.int64) // grid.stride_px) * grid.columns
+        owner += np.floor(x).astype(np.int64) // grid.stride_px
+        spares.append(
+            np.where(spare, np.where(looked[np.minimum(owner, len(grid) - 1)], 1, 2), 0).astype(np.int8)
+        )
+        unsure.append(np.minimum(low, high) * frame.mpp.mean <= SPARE_UM)
+        centers.append(nuclei.centroid_px * mpp)
+        measures.append(nuclei.measures[:, _COLUMNS])
+    tile = np.repeat(np.arange(len(chosen), dtype=np.int32), recorded)
+    all_centers = np.concatenate([np.zeros((0, 2)), *centers])
+    all_measures = np.concatenate([np.zeros((0, len(_COLUMNS)), np.float32), *measures])
+    spare = np.concatenate([np.zeros(0, np.int8), *spares])
+    stays = spare == 0
+    # what lies on a tile that is not looked at is nobody's
+    near = np.flatnonzero(np.concatenate([np.zeros(0, bool), *unsure]) & (spare < 2))
+    radius = np.sqrt(all_measures[near, 0].astype(np.float64) / np.pi)
+    stays[near] = settled(all_centers[near], radius, tile[near], spare[near] == 1)
+    return recorded, stays, _Found(all_centers[stays], tile[stays], all_measures[stays])
+
+
+def _neighbors(
+    found: _Found, chosen: NDArray[np.int64], grid: TileGrid, frame: WorkingFrame, region: Geometry
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The distance from each nucleus to its nearest, NaN where an unseen one may be nearer, and how far all is seen."""
+    mpp = np.array([frame.slide_mpp.x, frame.slide_mpp.y])
+    distance = nearest_um(found.centers_um)
+    boxes = _on_slide([grid.kept(int(index)) for index in chosen], frame) * np.tile(mpp, 2)
+    seen = seen_around_um(found.centers_um, found.tile, chosen, grid.columns, boxes, region, mpp)
+    # a center that a tile took over may lie that much beyond its box
+    np.minimum(seen, grid.stride_px * frame.mpp.mean - SPARE_UM, out=seen)
+    distance[distance > seen] = np.nan
+    return distance, seen
+
+
+def _elsewhere(
+    records: Records, compared: NDArray[np.int64], grid: TileGrid, frame: WorkingFrame, name: str
+) -> Elsewhere | None:
+    """The nuclei of the tiles to compare with, None without such tiles."""
+    if not len(compared):
+        return None
+    _, _, found = _settle(records, compared, grid, frame)
+    return Elsewhere(name, len(compared), found.measures[:, 0])
 
 
 def _spread(candidates: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:

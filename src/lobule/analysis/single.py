@@ -27,7 +27,7 @@ from lobule.analysis.measurements import (
 )
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
 from lobule.analysis.networks import Networks, precision_of, start_tumor_networks
-from lobule.analysis.nuclei_stage import NucleiOutcome, measure_nuclei
+from lobule.analysis.nuclei_stage import NucleiOutcome, Place, measure_nuclei
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, overview_frame, too_coarse
 from lobule.analysis.tumor_stage import TumorOutcome, TumorPass, find_tumor
@@ -315,12 +315,10 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     if skip is None:
         model = prepared.models["nuclei"]
         networks.start(model, "segment", workers)
-        polygons, where = _where(seen, tumor)
         nuclei = measure_nuclei(
             slide,
             prepared.slide_id,
-            polygons,
-            where,
+            _where(seen, tumor),
             model,
             networks,
             workers,
@@ -382,22 +380,26 @@ def _why_skip_unseen(family: Literal["tumor", "nuclei"], prepared: Prepared) -> 
     return None
 
 
-def _where(seen: TissueOutcome, tumor: TumorOutcome | None) -> tuple[tuple[Any, ...], str]:
-    """(polygons in level-0 px, what they are): the tumor region, or the tissue where there is none."""
+def _where(seen: TissueOutcome, tumor: TumorOutcome | None) -> Place:
+    """The tumor region with the other tissue beside it, or the tissue where there is no such region."""
     import shapely
     from shapely import affinity
 
     from lobule.annotations import polygons_from_mask
 
-    if tumor is not None and tumor.regions:
-        return tuple(region.polygon for region in tumor.regions), "tumor region"
     sx, sy = seen.frame.scale
     slide = shapely.box(0, 0, *seen.frame.slide_size)
     placed = (
         affinity.scale(polygon, sx, sy, origin=(0, 0)).intersection(slide)
         for polygon in polygons_from_mask(seen.tissue.mask)
     )
-    return tuple(polygon for polygon in placed if polygon.area > 0), "tissue"
+    tissue = tuple(polygon for polygon in placed if polygon.area > 0)
+    if tumor is None or not tumor.regions:
+        return Place(tissue, "tissue", tissue)
+    regions = tuple(region.polygon for region in tumor.regions)
+    rest = shapely.union_all(tissue).difference(shapely.union_all(regions))
+    others = tuple(part for part in shapely.get_parts(rest) if part.geom_type == "Polygon" and part.area > 0)
+    return Place(regions, "tumor region", tissue, others, "tissue outside the tumor region")
 
 
 def _done(name: Literal["tumor", "nuclei"], model: Model, outcome: TumorOutcome | NucleiOutcome) -> Stage:

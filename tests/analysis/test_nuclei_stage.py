@@ -1,0 +1,120 @@
+"""The nuclei stage on painted slides: neighbors, borders, other tissue, and images of odd content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_models import darkness_model
+from painted_slides import MPP, paint
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from lobule import analyze, open_slide
+from lobule.analysis import Options
+from lobule.analysis.nuclei_stage import NucleiOutcome
+from lobule.findings.nuclei import Nuclei
+from lobule.geometry import Mpp
+from lobule.slides import ArraySlide
+
+
+def measured(image: np.ndarray, model: Path, folder: Path) -> tuple[NucleiOutcome | None, dict[str, float]]:
+    """The outcome on an image that is tissue all over."""
+    mask = folder / "all.png"
+    Image.fromarray(np.full(image.shape[:2], 255, np.uint8)).save(mask)
+    options = Options(only=("nuclei",), models=(str(model),), nuclei_tiles=None, tissue=mask)
+    result = analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=options)
+    numbers = {m.name: m.value for m in result.measurements if m.value is not None}
+    return result.nuclei, numbers
+
+
+@pytest.fixture(scope="module")
+def darkness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return darkness_model(tmp_path_factory.mktemp("models") / "darkness")
+
+
+@pytest.fixture(scope="module")
+def outcome(painted: Path, models: Path) -> NucleiOutcome:
+    with open_slide(painted) as slide:
+        result = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None))
+    assert result.nuclei is not None
+    return result.nuclei
+
+
+def test_distances_to_the_nearest_are_those_of_the_painted_dots(
+    outcome: NucleiOutcome, dots: np.ndarray
+) -> None:
+    nuclei = Nuclei.joined(outcome.batches())
+    apart = cKDTree(dots).query(dots, k=2)[0][:, 1] * MPP
+    _, which = cKDTree(dots + 0.5).query(nuclei.centroid_px)
+    found = nuclei.measure("nearest_distance_um")
+    known = np.isfinite(found)
+    assert known.mean() > 0.9
+    np.testing.assert_allclose(found[known], apart[which][known], atol=0.05)
+
+
+def test_a_tile_read_alone_is_the_tile_of_the_whole_reading(outcome: NucleiOutcome) -> None:
+    for number, batch in enumerate(outcome.batches()):
+        alone = outcome.batch(number)
+        assert len(batch) == outcome.tile_counts[number]
+        np.testing.assert_array_equal(alone.centroid_px, batch.centroid_px)
+        np.testing.assert_array_equal(alone.measures, batch.measures)
+
+
+def test_the_tissue_outside_the_tumor_region_is_looked_at_to_compare_with(outcome: NucleiOutcome) -> None:
+    assert outcome.elsewhere is not None
+    assert outcome.elsewhere.name == "tissue outside the tumor region"
+    # all dots lie in the tumor
+    assert outcome.elsewhere.tiles > 0 and len(outcome.elsewhere.area_um2) == 0
+
+
+def test_measurements_name_their_units(painted: Path, models: Path) -> None:
+    with open_slide(painted) as slide:
+        result = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None))
+    units = {m.name: m.unit for m in result.measurements if m.stage == "nuclei"}
+    assert units == {
+        "nuclei_counted": "",
+        "looked_at_area": "mm²",
+        "nuclear_density": "1/mm²",
+        "nuclear_area_median": "µm²",
+        "nuclear_area_mean": "µm²",
+        "nuclear_area_sd": "µm²",
+        "nuclear_area_cv": "",
+        "nuclear_circularity_mean": "",
+        "nuclear_circularity_sd": "",
+        "nuclear_circularity_cv": "",
+        "large_nuclei_share": "",
+        "nearest_nucleus_mean": "µm",
+    }
+
+
+def test_an_image_smaller_than_a_tile_keeps_its_nuclei(darkness: Path, tmp_path: Path) -> None:
+    image = paint((150, 120), [], np.array([[40, 40], [90, 70]]), margin=0)
+    image[60:70, :8] = (80, 60, 120)
+    nuclei, numbers = measured(image, darkness, tmp_path)
+    assert nuclei is not None and numbers["nuclei_counted"] == 3
+    found = Nuclei.joined(nuclei.batches())
+    # the one at the image's edge is cut
+    order = np.argsort(found.centroid_px[:, 0])
+    assert found.measure("touches_border")[order].tolist() == [1, 0, 0]
+
+
+def test_tissue_without_nuclei_counts_none(darkness: Path, tmp_path: Path) -> None:
+    image = paint((600, 500), [], margin=0)
+    nuclei, numbers = measured(image, darkness, tmp_path)
+    assert nuclei is not None and numbers["nuclei_counted"] == 0 and numbers["nuclear_density"] == 0
+    assert Nuclei.joined(nuclei.batches()).centroid_px.shape == (0, 2)
+    assert "nuclear_area_median" not in numbers
+
+
+def test_an_image_of_nothing_but_nucleus_is_one_that_touches_the_border(
+    darkness: Path, tmp_path: Path
+) -> None:
+    image = np.full((150, 180, 3), (90, 40, 110), np.uint8)
+    nuclei, numbers = measured(image, darkness, tmp_path)
+    assert nuclei is not None and numbers["nuclei_counted"] == 1
+    found = Nuclei.joined(nuclei.batches())
+    assert found.measure("touches_border").tolist() == [1]
+    assert numbers["nuclear_area_mean"] == pytest.approx(150 * 180 * 0.25)
+    assert "nearest_nucleus_mean" not in numbers

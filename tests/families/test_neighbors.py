@@ -1,0 +1,82 @@
+"""Distances to the nearest nucleus, and how far around each all are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lobule.families.neighbors import mean_nearest_um, nearest_um, seen_around_um
+
+
+def test_two_points_at_a_known_distance() -> None:
+    np.testing.assert_allclose(nearest_um(np.array([[3.0, 4.0], [0.0, 0.0]])), [5, 5])
+    np.testing.assert_allclose(nearest_um(np.array([[0.0, 0.0], [6.0, 0.0], [7.0, 0.0]])), [6, 1, 1])
+
+
+def test_one_or_none_has_no_neighbor() -> None:
+    assert nearest_um(np.zeros((0, 2))).shape == (0,)
+    assert nearest_um(np.zeros((1, 2))).tolist() == [np.inf]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**16), st.integers(2, 60))
+def test_the_nearest_is_the_nearest_of_all(seed: int, count: int) -> None:
+    points = np.random.default_rng(seed).uniform(0, 100, (count, 2))
+    apart = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    np.testing.assert_allclose(nearest_um(points), apart.min(axis=1), rtol=1e-6)
+
+
+SIDE_UM = 20.0
+COLUMNS = 6
+MPP = np.array([0.5, 0.5])
+
+
+def boxes_of(chosen: np.ndarray) -> np.ndarray:
+    y, x = np.divmod(chosen, COLUMNS)
+    corners = np.stack([x, y, x + 1, y + 1], 1) * SIDE_UM
+    return np.asarray(corners, float)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**16), st.booleans())
+def test_how_far_is_seen_is_the_distance_to_where_nobody_looked(seed: int, whole: bool) -> None:
+    random = np.random.default_rng(seed)
+    chosen = np.flatnonzero(random.random(COLUMNS * 5) < (1.0 if whole else 0.8))
+    region_um = shapely.Point(60, 50).buffer(random.uniform(20, 70))
+    boxes = boxes_of(chosen)
+    known = shapely.intersection(region_um, shapely.union_all(shapely.box(*boxes.T)))
+    points = random.uniform(0, 120, (200, 2))
+    points = points[shapely.contains_xy(known, *points.T)]
+    cell = (points[:, 1] // SIDE_UM * COLUMNS + points[:, 0] // SIDE_UM).astype(int)
+    order = np.argsort(cell, kind="stable")
+    points, cell = points[order], cell[order]
+    region = shapely.transform(region_um, lambda p: p / MPP)
+    found = seen_around_um(points, np.searchsorted(chosen, cell), chosen, COLUMNS, boxes, region, MPP)
+    slow = np.minimum(shapely.distance(shapely.points(points), known.boundary), SIDE_UM)
+    np.testing.assert_allclose(found, slow, atol=1e-4)
+
+
+def test_the_mean_is_not_drawn_down_by_what_lies_near_the_edge() -> None:
+    """Points without pattern, 0.01 per µm²: the mean distance is 1 / (2 √density) = 5 µm."""
+    random = np.random.default_rng(3)
+    means, naive = [], []
+    for _ in range(60):
+        points = random.uniform(0, 60, (random.poisson(36), 2))
+        seen = np.minimum(points, 60 - points).min(axis=1)
+        nearest = nearest_um(points)
+        nearest[nearest > seen] = np.nan
+        mean = mean_nearest_um(nearest, seen)
+        assert mean is not None
+        means.append(mean)
+        naive.append(np.nanmean(nearest))
+    assert np.mean(means) == pytest.approx(5, rel=0.06)
+    assert np.mean(naive) < 4.6
+
+
+def test_no_known_distance_has_no_mean() -> None:
+    assert mean_nearest_um(np.array([np.nan]), np.array([1.0])) is None
+    assert mean_nearest_um(np.zeros(0), np.zeros(0)) is None
