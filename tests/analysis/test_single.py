@@ -96,6 +96,7 @@ def test_findings_say_what_made_them(results: Path) -> None:
     assert {"tissue", "tumor", "nuclei", "write"} <= {row["stage"] for row in findings["run"]["seconds"]}
     assert {file["name"] for file in findings["files"]} == {
         "heatmap.ome.tif",
+        "nuclei.csv.gz",
         "nuclei.geojson.gz",
         "regions.geojson",
     }

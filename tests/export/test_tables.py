@@ -1,11 +1,25 @@
 from __future__ import annotations
 
 import csv
+import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lobule.export.tables import SUMMARY_COLUMNS, write_summary
+from lobule.errors import ConfigurationError, MissingDependencyError
+from lobule.export.geojson import nucleus_id
+from lobule.export.tables import (
+    NUCLEI_COLUMNS,
+    SUMMARY_COLUMNS,
+    require_parquet,
+    write_nuclei_csv,
+    write_nuclei_parquet,
+    write_summary,
+)
+from lobule.families.nuclei import inside
+from lobule.findings.nuclei import MEASURES, Nuclei
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -55,3 +69,112 @@ def test_an_unknown_column_is_an_error_and_leaves_no_file(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="'speed'"):
         write_summary(tmp_path / "s.csv", [{"speed": 1}])
     assert list(tmp_path.iterdir()) == []
+
+
+def some_nuclei(count: int, seed: int = 4) -> Nuclei:
+    random = np.random.default_rng(seed)
+    measures = random.uniform(0, 200, (count, len(MEASURES))).astype(np.float32)
+    measures[:, BORDER] = random.integers(0, 2, count)
+    measures[::3, list(MEASURES).index("nearest_distance_um")] = np.nan
+    starts = np.arange(0, 4 * count + 1, 4, dtype=np.int64)
+    centers = random.uniform(0, 90_000, (count, 2))
+    return Nuclei(centers, starts, random.uniform(0, 9, (4 * count, 2)).astype(np.float32), measures)
+
+
+BORDER = list(MEASURES).index("touches_border")
+
+
+def parts(nuclei: Nuclei, size: int) -> list[Nuclei]:
+    numbers = np.arange(len(nuclei))
+    return [inside(nuclei, numbers // size == k) for k in range(-(-len(nuclei) // size))]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", newline="", encoding="ascii") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_nucleus_is_a_row_of_numbers_with_units_in_the_names(tmp_path: Path) -> None:
+    nuclei = some_nuclei(50)
+    assert write_nuclei_csv(tmp_path / "n.csv.gz", [nuclei], "case 1") == 50
+    rows = rows_of(tmp_path / "n.csv.gz")
+    assert list(rows[0]) == list(NUCLEI_COLUMNS)
+    for k, row in enumerate(rows):
+        assert row["id"] == nucleus_id("case 1", k)
+        assert float(row["x_px"]) == pytest.approx(nuclei.centroid_px[k, 0], abs=0.0051)
+        assert float(row["y_px"]) == pytest.approx(nuclei.centroid_px[k, 1], abs=0.0051)
+        for name in MEASURES:
+            value = float(nuclei.measure(name)[k])
+            if np.isnan(value):
+                assert row[name] == ""
+            else:
+                assert float(row[name]) == pytest.approx(value, rel=1e-5)
+
+
+def test_infinite_and_negative_values_keep_cells_and_rows_in_place(tmp_path: Path) -> None:
+    nuclei = some_nuclei(3)
+    nuclei.measures[1, :4] = [np.inf, -np.inf, np.nan, -2.5]
+    write_nuclei_csv(tmp_path / "n.csv.gz", [nuclei], "s")
+    row = rows_of(tmp_path / "n.csv.gz")[1]
+    assert [row[name] for name in list(MEASURES)[:4]] == ["", "", "", "-2.5"]
+    assert None not in row and None not in row.values()
+
+
+def test_batches_do_not_show_in_the_bytes(tmp_path: Path) -> None:
+    nuclei = some_nuclei(40_000)
+    written = set()
+    for size in (7000, 16_384, 40_000):
+        write_nuclei_csv(tmp_path / "n.csv.gz", parts(nuclei, size), "s")
+        rows = gzip.decompress((tmp_path / "n.csv.gz").read_bytes())
+        written.add(rows)
+    assert len(written) == 1
+
+
+def test_no_nuclei_are_a_head_alone(tmp_path: Path) -> None:
+    assert write_nuclei_csv(tmp_path / "n.csv.gz", [Nuclei.none()], "s") == 0
+    assert gzip.decompress((tmp_path / "n.csv.gz").read_bytes()).decode() == ",".join(NUCLEI_COLUMNS) + "\r\n"
+
+
+def test_a_table_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
+    write_nuclei_csv(tmp_path / "n.csv.gz", [some_nuclei(3)], "s")
+    before = (tmp_path / "n.csv.gz").read_bytes()
+
+    def broken() -> Iterator[Nuclei]:
+        yield some_nuclei(20_000)
+        raise RuntimeError("the tile is lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        write_nuclei_csv(tmp_path / "n.csv.gz", broken(), "s")
+    assert (tmp_path / "n.csv.gz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["n.csv.gz"]
+
+
+def test_parquet_holds_the_same_table(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'tables' is not installed")
+    nuclei = some_nuclei(30_000)
+    assert write_nuclei_parquet(tmp_path / "n.parquet", parts(nuclei, 7000), "case 1") == 30_000
+    table = parquet.read_table(tmp_path / "n.parquet")
+    assert table.column_names == list(NUCLEI_COLUMNS)
+    assert table.schema.metadata[b"lobule.slide"] == b"case 1"
+    assert table["id"][29_999].as_py() == nucleus_id("case 1", 29_999)
+    np.testing.assert_array_equal(table["x_px"].to_numpy(), nuclei.centroid_px[:, 0])
+    np.testing.assert_array_equal(table["area_um2"].to_numpy(), nuclei.measure("area_um2"))
+    np.testing.assert_array_equal(table["touches_border"].to_numpy(), nuclei.measures[:, BORDER] > 0)
+    nearest = table["nearest_distance_um"]
+    assert nearest.null_count == 10_000 and nearest[0].as_py() is None
+    assert write_nuclei_parquet(tmp_path / "none.parquet", [], "s") == 0
+    assert parquet.read_table(tmp_path / "none.parquet").num_rows == 0
+
+
+def test_parquet_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lobule.analysis import Options
+
+    monkeypatch.setattr("lobule.export.tables.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"lobule\[tables\]"):
+        require_parquet()
+    with pytest.raises(MissingDependencyError, match=r"lobule\[tables\]"):
+        Options(tables=("csv", "parquet"))
+    assert Options().tables == ("csv",)
+    for wrong in ((), ("excel",)):
+        with pytest.raises(ConfigurationError, match="csv, parquet"):
+            Options(tables=wrong)

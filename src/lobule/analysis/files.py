@@ -15,6 +15,7 @@ from lobule.analysis.single import Result
 from lobule.errors import ResultWriteError
 from lobule.export.geojson import write_nuclei, write_regions
 from lobule.export.heatmap import write_heatmap
+from lobule.export.tables import write_nuclei_csv, write_nuclei_parquet
 from lobule.findings.schema import Findings, OutputFile
 from lobule.geometry import Box
 from lobule.report import Evidence, NucleiSample, write_report
@@ -24,6 +25,16 @@ from lobule.whole_file import whole_file
 __all__ = ["FINDINGS", "finished", "write_result"]
 
 FINDINGS = "findings.json"
+_TABLES = {
+    "csv": ("nuclei.csv.gz", write_nuclei_csv),
+    "parquet": ("nuclei.parquet", write_nuclei_parquet),
+}
+_WRITTEN = {
+    "heatmap.ome.tif",
+    "regions.geojson",
+    "nuclei.geojson.gz",
+    *(name for name, _ in _TABLES.values()),
+}
 SAMPLES = 12
 SAMPLE_PX = 256
 
@@ -70,7 +81,11 @@ def write_result(result: Result, folder: Path) -> Path:
         if result.nuclei is not None:
             write_nuclei(folder / "nuclei.geojson.gz", result.nuclei.batches(), frame, slide_id)
             files.append("nuclei.geojson.gz")
-        for stale in {"heatmap.ome.tif", "regions.geojson", "nuclei.geojson.gz"} - set(files):
+            for kind in sorted(set(result.prepared.options.tables)):
+                name, write = _TABLES[kind]
+                write(folder / name, result.nuclei.batches(), slide_id)
+                files.append(name)
+        for stale in _WRITTEN - set(files):
             (folder / stale).unlink(missing_ok=True)
     findings = result.findings([_digest(folder / name) for name in files])
     with result.clock.stage("report"), _writing(folder):

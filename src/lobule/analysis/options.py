@@ -12,10 +12,13 @@ from typing import Any, Literal
 
 from lobule.errors import ConfigurationError
 
-__all__ = ["STAGES", "Options", "granted_cores", "granted_memory_bytes"]
+__all__ = ["STAGES", "TABLES", "Options", "granted_cores", "granted_memory_bytes"]
 
 STAGES = ("tumor", "nuclei")
 """Stages that can be asked for by name; tissue always runs."""
+
+TABLES = ("csv", "parquet")
+"""Formats of the table of nuclei; Parquet needs the extra ``tables``."""
 
 DEFAULT_NUCLEI_TILES = 64
 
@@ -56,6 +59,8 @@ class Options:
     tissue_method: Literal["hsv", "otsu"] = "hsv"
     nuclei_tiles: int | None = DEFAULT_NUCLEI_TILES
     """At most so many nuclei tiles, spread evenly over the region; None: all of it."""
+    tables: tuple[str, ...] = ("csv",)
+    """Formats of the table of nuclei, among `TABLES`."""
     workers: int | None = None
     max_ram_bytes: int | None = None
 
@@ -71,6 +76,12 @@ class Options:
             raise ConfigurationError("--workers", self.workers, "give 1 to 256")
         if self.nuclei_tiles is not None and self.nuclei_tiles < 1:
             raise ConfigurationError("--nuclei", self.nuclei_tiles, "give 1 or more tiles, or all")
+        if not self.tables or any(name not in TABLES for name in self.tables):
+            raise ConfigurationError("--tables", ",".join(self.tables), f"choose among {', '.join(TABLES)}")
+        if "parquet" in self.tables:
+            from lobule.export.tables import require_parquet
+
+            require_parquet()
         if self.max_ram_bytes is not None and self.max_ram_bytes < 1 << 28:
             raise ConfigurationError("--max-ram", self.max_ram_bytes, "give at least 256M")
 
@@ -96,4 +107,5 @@ class Options:
             "tissue_method": self.tissue_method,
             "tissue_mask_sha256": tissue,
             "nuclei_tiles": "all" if self.nuclei_tiles is None else self.nuclei_tiles,
+            "tables": sorted(set(self.tables)),
         }

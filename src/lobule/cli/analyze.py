@@ -138,6 +138,12 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
     show_default=True,
     help="Nuclei tiles to look at, spread evenly over the region; 'all' for every one.",
 )
+@click.option(
+    "--tables",
+    default="csv",
+    show_default=True,
+    help="Formats of the table of nuclei: csv, parquet (needs the extra 'tables') or csv,parquet.",
+)
 @click.option("--profile", is_flag=True, help="Say where the time went, beside the least it could take here.")
 @click.option("--quiet", "-q", is_flag=True, help="Say only what failed.")
 def analyze(
@@ -155,6 +161,7 @@ def analyze(
     tissue: Path | None,
     tissue_method: str,
     nuclei: str,
+    tables: str,
     profile: bool,
     quiet: bool,
 ) -> int:
@@ -178,6 +185,7 @@ def analyze(
         tissue=tissue,
         tissue_method="otsu" if tissue_method == "otsu" else "hsv",
         nuclei_tiles=parse_nuclei(nuclei),
+        tables=tuple(part.strip() for part in tables.split(",") if part.strip()),
         workers=workers,
         max_ram_bytes=None if max_ram is None else parse_bytes(max_ram),
     )

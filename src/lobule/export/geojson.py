@@ -10,20 +10,19 @@ the sign of the area of the numbers (y down on the screen makes it look the othe
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import math
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.export.packed import Packed
 from lobule.findings.maps import TumorRegion
 from lobule.findings.nuclei import MEASURES, Nuclei
 from lobule.findings.schema import Frame
@@ -32,7 +31,7 @@ from lobule.whole_file import whole_file
 if TYPE_CHECKING:
     from shapely import Geometry, Polygon
 
-__all__ = ["NUCLEUS_COLOR", "TUMOR_COLOR", "nucleus_id", "write_nuclei", "write_regions"]
+__all__ = ["NUCLEUS_COLOR", "TUMOR_COLOR", "nucleus_id", "nucleus_ids", "write_nuclei", "write_regions"]
 
 TUMOR_COLOR = (200, 0, 0)
 NUCLEUS_COLOR = (0, 110, 200)
@@ -40,9 +39,6 @@ _NOTICE = "For research use only. Not for diagnosis."
 _GRID_PX = 0.01
 _CHUNK = 1024
 """Nuclei made into text at once: enough for NumPy, and a bound for the memory of a large batch."""
-_BLOCK_BYTES = 1 << 20
-_LEVEL = 1
-"""Of gzip: packs in little more than half of level 4's time, into an eighth more bytes."""
 
 
 def _json(value: object) -> str:
@@ -63,6 +59,12 @@ def _slide_namespace(slide_id: str) -> uuid.UUID:
 def nucleus_id(slide_id: str, index: int) -> str:
     """The feature id of the slide's ``index``-th nucleus (from 0, over all batches)."""
     return str(uuid.uuid5(_slide_namespace(slide_id), f"nucleus/{index}"))
+
+
+def nucleus_ids(slide_id: str, first: int, count: int) -> list[str]:
+    """The feature ids of ``count`` nuclei from the ``first`` on, each as `nucleus_id` gives it."""
+    names = [b"nucleus/%d" % (first + k) for k in range(count)]
+    return _version_5(_slide_namespace(slide_id).bytes, names)
 
 
 def _polygons(geometry: Geometry) -> list[Polygon]:
@@ -189,7 +191,7 @@ class _NucleusText:
     """Makes nuclei into features' text, thousands at once by NumPy; those that need repair one by one."""
 
     def __init__(self, frame: Frame, slide_id: str) -> None:
-        self._namespace = _slide_namespace(slide_id).bytes
+        self._slide_id = slide_id
         offset_x, offset_y = frame.geojson_offset_px
         width, height = frame.size_px
         self._offset = np.array([offset_x, offset_y], np.float64)
@@ -217,7 +219,7 @@ class _NucleusText:
         starts = np.cumsum(lengths) - lengths
         sound = _sound(points, lengths)
         rings = iter(_ring_texts(points, starts[sound], lengths[sound]))
-        identities = _version_5(self._namespace, [b"nucleus/%d" % (first + k) for k in range(len(lengths))])
+        identities = nucleus_ids(self._slide_id, first, len(lengths))
         finite = np.isfinite(measures).all(axis=1).tolist()
         middle, all_measures = self._middle, self._all_measures
         features = []
@@ -337,7 +339,7 @@ def write_nuclei(path: Path, batches: Iterable[Nuclei], frame: Frame, slide_id: 
     Memory bound: one batch, and the text of some 5,000 nuclei.
     """
     text = _NucleusText(frame, slide_id)
-    with whole_file(path) as stream, _Packed(stream) as packed:
+    with whole_file(path) as stream, Packed(stream) as packed:
         packed.write(_head(frame, slide_id))
         count = 0
         for parts in _gathered(text.rounded(batch) for batch in batches):
@@ -372,48 +374,3 @@ def _gathered(batches: Iterable[_Rounded]) -> Iterator[list[_Rounded]]:
                 waiting, count = [], 0
     if waiting:
         yield waiting
-
-
-class _Packed:
-    """Writes text gzip-compressed; one thread packs while the caller makes the next text.
-
-    The bytes depend on the text alone, not on how it comes: neither time nor name is in the header, and text
-    is packed in blocks of one size, because some deflate libraries give other bytes for other portions.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._packed = gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=stream, mtime=0)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lobule-gzip")
-        self._waiting = bytearray()
-        self._under_way: Future[None] | None = None
-
-    def __enter__(self) -> _Packed:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._hand_over(len(self._waiting))
-                self._wait()
-        finally:
-            self._thread.shutdown()
-            self._packed.close()
-
-    def write(self, text: str) -> None:
-        self._waiting += text.encode("ascii")
-        self._hand_over(len(self._waiting) // _BLOCK_BYTES * _BLOCK_BYTES)
-
-    def _hand_over(self, size: int) -> None:
-        if size:
-            blocks = bytes(self._waiting[:size])
-            del self._waiting[:size]
-            self._wait()
-            self._under_way = self._thread.submit(self._pack, blocks)
-
-    def _wait(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
-
-    def _pack(self, blocks: bytes) -> None:
-        for start in range(0, len(blocks), _BLOCK_BYTES):
-            self._packed.write(blocks[start : start + _BLOCK_BYTES])
