@@ -142,17 +142,92 @@ def test_two_models_of_one_family_are_refused(tmp_path: Path) -> None:
 def test_a_shipped_model_is_whole_and_small(name: str) -> None:
     model = load_model(shipped_models()[name])
     assert model.name == name
-    sizes = [model.file(graph).stat().st_size for graph in model.card.graphs]
+    sizes = [(model.folder / file).stat().st_size for file, _, _ in model.card.files()]
     assert max(sizes) < 15_000_000
     assert model.card.scores, "a shipped model states how good it is"
     assert all(score.low is not None and score.high is not None for score in model.card.scores[:1])
 
 
+PROOF: dict[str, Any] = {
+    "precision": "bfloat16",
+    "score": "AUC",
+    "float32": 0.9,
+    "value": 0.8985,
+    "on": "a test part",
+    "how": "both",
+    "speedup": 1.9,
+    "measured_on": "a processor",
+}
+
+
 def test_a_lower_precision_counts_only_within_its_tolerance() -> None:
-    proof = {"precision": "bfloat16", "score": "AUC", "float32": 0.9, "on": "a test part", "how": "both"}
-    assert LowerPrecision(**proof, value=0.8985).value == 0.8985
+    assert LowerPrecision(**PROOF).value == 0.8985
     with pytest.raises(ValueError, match="not proven"):
-        LowerPrecision(**proof, value=0.897)
+        LowerPrecision(**{**PROOF, "value": 0.897})
+    with pytest.raises(ValueError, match="not proven"):
+        LowerPrecision(**{**PROOF, "value": 0.903})
+
+
+def _with_int8(folder: Path, **change: Any) -> Path:
+    """The model with a second file beside its first graph that its card calls int8."""
+    card = json.loads((folder / "card.json").read_text())
+    graph = card["graphs"][0]
+    (folder / "model-int8.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    proof = {**PROOF, "precision": "int8", "file": "model-int8.onnx", "sha256": graph["sha256"], **change}
+    graph["lower_precisions"] = [{key: value for key, value in proof.items() if value is not DELETE}]
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_int8_is_a_file_of_its_own(folder: Path) -> None:
+    model = load_model(_with_int8(folder))
+    graph = model.card.graphs[0]
+    assert model.file(graph) == model.file(graph, "bfloat16") == folder / "model.onnx"
+    assert model.file(graph, "int8") == folder / "model-int8.onnx"
+    assert [file for file, _, _ in model.card.files()] == ["model.onnx", "model-int8.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"file": DELETE}, "int8 states its own file and sha256"),
+        ({"sha256": DELETE}, "int8 states its own file and sha256"),
+        ({"file": None, "sha256": None}, "int8 states its own file and sha256"),
+        ({"precision": "bfloat16"}, "bfloat16 neither"),
+        ({"precision": "int4"}, "lower_precisions.0.precision"),
+        ({"file": "../model.onnx"}, "lower_precisions.0.file"),
+        ({"file": "model.onnx"}, "every int8 graph has a file of its own"),
+        ({"sha256": "abc"}, "lower_precisions.0.sha256"),
+        ({"speedup": 0}, "lower_precisions.0.speedup"),
+        ({"speedup": DELETE}, "lower_precisions.0.speedup: Field required"),
+        ({"measured_on": ""}, "lower_precisions.0.measured_on"),
+        ({"value": 0.89}, "int8 is not proven"),
+        ({"faster": True}, "lower_precisions.0.faster: Extra inputs"),
+    ],
+)
+def test_a_wrong_proof_of_int8_names_the_field(folder: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(CardError) as caught:
+        load_model(_with_int8(folder, **change))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_precision_is_proven_once(folder: Path) -> None:
+    _set(folder, ("graphs", 0, "lower_precisions"), [PROOF, PROOF])
+    with pytest.raises(CardError, match="two proofs of one precision"):
+        load_model(folder)
+
+
+def test_int8_weights_are_checked_like_the_others(folder: Path) -> None:
+    path = _with_int8(folder) / "model-int8.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsDigestError, match=r"model-int8\.onnx is not the file the card describes"):
+        load_model(folder)
+    path.unlink()
+    with pytest.raises(
+        WeightsNotFoundError, match=r"model-int8\.onnx is missing; .* as the patch graph in int8"
+    ):
+        load_model(folder)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from drawn_models import darkness_model, planar, redness_model
 from lobule.errors import ConfigurationError, ModelOutputError
 from lobule.models.card import Graph, LowerPrecision
 from lobule.models.zoo import Model, load_model, select_models
-from lobule.runtimes import Runtime, choose_precision, choose_runtime, open_runtime
+from lobule.runtimes import Runtime, choose_precision, choose_runtime, computes_in, open_runtime
 from lobule.runtimes import runtime as runtime_module
 
 KINDS = ["onnxruntime", "openvino"]
@@ -204,38 +204,131 @@ def test_pixels_are_brought_into_the_cards_order_scale_and_layout(
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def _proven(**change: Any) -> Graph:
+def _proof(precision: str, speedup: float) -> LowerPrecision:
+    own = {"file": "small.onnx", "sha256": "0" * 64} if precision == "int8" else {}
+    return LowerPrecision(
+        precision=precision,  # type: ignore[arg-type]
+        score="Dice",
+        float32=0.8,
+        value=0.799,
+        on="a test part",
+        how="both",
+        speedup=speedup,
+        measured_on="a processor",
+        **own,
+    )
+
+
+def _proven(**speedups: float) -> Graph:
+    """The shipped nuclei graph with these proofs and no others."""
     graph = select_models()["nuclei"].card.graph("segment")
     assert graph is not None
-    return graph.model_copy(update=change)
+    proofs = tuple(_proof(precision, speedup) for precision, speedup in speedups.items())
+    return graph.model_copy(update={"lower_precisions": proofs})
 
 
-def test_bfloat16_is_taken_where_it_is_proven_and_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    proof = LowerPrecision(
-        precision="bfloat16", score="Dice", float32=0.8, value=0.799, on="a test part", how="both"
-    )
-    proven, bare = _proven(lower_precisions=(proof,)), _proven(lower_precisions=())
-    for native in (True, False):
-        monkeypatch.setattr(runtime_module, "_has_bfloat16", lambda native=native: native)
-        taken = "bfloat16" if native else "float32"
-        assert choose_precision("openvino", "auto", proven)[0] == taken
-        assert choose_precision("openvino", "auto", bare)[0] == "float32"
-        assert choose_precision("onnxruntime", "auto", proven)[0] == "float32"
-        assert choose_precision("openvino", "float32", proven)[0] == "float32"
-        if native:
-            assert choose_precision("openvino", "bfloat16", bare)[0] == "bfloat16"
-        else:
-            with pytest.raises(ConfigurationError, match="choose f32"):
-                choose_precision("openvino", "bfloat16", bare)
+HASWELL, CASCADE_LAKE = {"avx2"}, {"avx2", "avx512f", "avx512_vnni"}
+ZEN_5, SAPPHIRE_RAPIDS = (
+    {*CASCADE_LAKE, "avx512_bf16"},
+    {*CASCADE_LAKE, "avx512_bf16", "amx_bf16", "amx_int8"},
+)
+OTHER: set[str] = set()
+
+
+def _processor(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
+    monkeypatch.setattr(runtime_module, "_flags", lambda: frozenset(flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "speedups", "taken"),
+    [
+        (ZEN_5, "openvino", {}, "float32"),
+        (ZEN_5, "openvino", {"bfloat16": 1.9}, "bfloat16"),
+        (SAPPHIRE_RAPIDS, "openvino", {"bfloat16": 1.9}, "bfloat16"),
+        (ZEN_5, "openvino", {"int8": 3.2}, "int8"),
+        (ZEN_5, "openvino", {"bfloat16": 1.9, "int8": 3.2}, "int8"),
+        (ZEN_5, "openvino", {"int8": 1.8, "bfloat16": 1.9}, "bfloat16"),
+        (ZEN_5, "openvino", {"bfloat16": 0.8}, "float32"),
+        (ZEN_5, "onnxruntime", {"bfloat16": 1.9}, "float32"),
+        (ZEN_5, "onnxruntime", {"bfloat16": 1.9, "int8": 1.8}, "int8"),
+        (ZEN_5, "torch", {"bfloat16": 1.9, "int8": 3.2}, "float32"),
+        (CASCADE_LAKE, "openvino", {"bfloat16": 1.9}, "float32"),
+        (CASCADE_LAKE, "openvino", {"bfloat16": 1.9, "int8": 1.8}, "int8"),
+        (HASWELL, "openvino", {"bfloat16": 1.9, "int8": 3.2}, "int8"),
+        (HASWELL, "onnxruntime", {"int8": 3.2}, "int8"),
+        (OTHER, "openvino", {"bfloat16": 1.9, "int8": 3.2}, "float32"),
+        (OTHER, "onnxruntime", {"int8": 3.2}, "float32"),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_proven_and_computed_here(
+    flags: set[str],
+    kind: str,
+    speedups: dict[str, float],
+    taken: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _processor(monkeypatch, flags)
+    graph = _proven(**speedups)
+    assert choose_precision(kind, "auto", graph)[0] == taken
+    assert choose_precision(kind, "float32", graph)[0] == "float32"
+
+
+def test_a_precision_that_is_asked_for_is_taken_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, proven = _proven(), _proven(int8=3.2)
+    _processor(monkeypatch, ZEN_5)
+    assert choose_precision("openvino", "bfloat16", bare)[0] == "bfloat16"
     with pytest.raises(ConfigurationError, match="OpenVINO"):
-        choose_precision("onnxruntime", "bfloat16", proven)
+        choose_precision("onnxruntime", "bfloat16", bare)
+    with pytest.raises(ConfigurationError, match=r"the segment graph has none \(lobule prove makes it\)"):
+        choose_precision("openvino", "int8", bare)
+    with pytest.raises(ConfigurationError, match="torch cannot run it"):
+        choose_precision("torch", "int8", proven)
+    _processor(monkeypatch, OTHER)
+    assert choose_precision("onnxruntime", "int8", proven)[0] == "int8"
+    with pytest.raises(ConfigurationError, match="choose f32"):
+        choose_precision("openvino", "bfloat16", bare)
+
+
+def test_without_the_processors_word_float32_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(self: Path, *_: object, **__: object) -> str:
+        raise FileNotFoundError(self)
+
+    graph = _proven(bfloat16=1.9, int8=3.2)
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert choose_precision("openvino", "auto", graph)[0] == "float32"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("nuclei", "segment")])
+def test_shipped_int8_is_near_float32_and_the_same_for_any_number_of_workers(
+    kind: str, family: str, role: str
+) -> None:
+    model = select_models(thorough=True)[family]
+    graph = model.card.graph(role)
+    if graph is None or graph.lower("int8") is None:
+        pytest.skip("int8 is not proven for this graph")
+    y, x = np.mgrid[: graph.tile_px, : graph.tile_px]
+    tile = np.stack([180 + 40 * np.sin(x / 9), 120 + 40 * np.cos(y / 7), 190 + 20 * np.sin((x + y) / 11)], -1)
+    batch = {graph.inputs[0].name: tile.astype(np.uint8)[None]}
+    outputs = []
+    for workers in (1, 2):
+        path = model.file(graph, "int8")
+        runtime = open_runtime(kind, model.name, path, graph, workers=workers, precision="int8")
+        assert "int8" in runtime.description
+        with ThreadPoolExecutor(workers) as pool:
+            found = pool.map(lambda _, r=runtime: r.run(batch)[graph.outputs[0].name], range(2 * workers))
+            outputs += list(found)
+        runtime.close()
+    assert len({output.tobytes() for output in outputs}) == 1
+    exact = _open(kind, model, role).run(batch)[graph.outputs[0].name]
+    assert float(np.abs(outputs[0] - exact).mean()) < 0.03
 
 
 @pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("tumor", "screen"), ("nuclei", "segment")])
 def test_bfloat16_is_near_float32_and_the_same_for_any_number_of_workers(family: str, role: str) -> None:
     model = select_models()[family]
     graph = model.card.graph(role)
-    if graph is None or choose_precision("openvino", "auto", graph)[0] != "bfloat16":
+    if graph is None or graph.lower("bfloat16") is None or not computes_in("openvino", "bfloat16"):
         pytest.skip("bfloat16 is not proven for this graph or not native here")
     y, x = np.mgrid[: graph.tile_px, : graph.tile_px]
     tile = np.stack([180 + 40 * np.sin(x / 9), 120 + 40 * np.cos(y / 7), 190 + 20 * np.sin((x + y) / 11)], -1)

@@ -24,10 +24,10 @@ def test_the_first_models_are_shipped() -> None:
 def test_a_card_is_valid_and_its_digests_are_right(path: Path) -> None:
     card = read_card(path)
     assert card.name == path.parent.name
-    assert {graph.file for graph in card.graphs} == {file.name for file in path.parent.glob("*.onnx")}
-    for graph in card.graphs:
-        data = (path.parent / graph.file).read_bytes()
-        assert hashlib.sha256(data).hexdigest() == graph.sha256
+    assert {file for file, _, _ in card.files()} == {file.name for file in path.parent.glob("*.onnx")}
+    for file, sha256, _ in card.files():
+        data = (path.parent / file).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == sha256
         assert len(data) < 15_000_000
     assert {entry.used_for for entry in card.data} >= {"training", "selection", "test"}
     for score in card.scores:

@@ -6,22 +6,45 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from lobule.analysis.options import Options
-from lobule.errors import LobuleError
+from lobule.errors import ConfigurationError, LobuleError
 from lobule.models.zoo import Model, select_models
-from lobule.runtimes import Precision, Runtime, choose_precision, choose_runtime, open_runtime
+from lobule.runtimes import (
+    Precision,
+    PrecisionChoice,
+    Runtime,
+    choose_precision,
+    choose_runtime,
+    open_runtime,
+)
 
-__all__ = ["Equipment", "Networks", "equip", "precision_of", "start_tumor_networks"]
+__all__ = ["Equipment", "Networks", "equip", "precision_of", "precisions_of", "start_tumor_networks"]
 
 
-def precision_of(
-    runtime: str, asked: Literal["auto", "float32", "bfloat16"], model: Model, role: str
-) -> Precision:
-    """What a model's graph runs in here. Raises ConfigurationError where it is asked for and cannot be had."""
+def precision_of(runtime: str, asked: PrecisionChoice, model: Model, role: str) -> Precision:
+    """What a model's graph runs in here. Raises ConfigurationError where it is asked for and cannot be had.
+
+    Asked for int8, a graph without it runs as ``auto`` says, as long as another graph of the model has it.
+    """
     graph = model.card.graph(role)
-    return "float32" if graph is None else choose_precision(runtime, asked, graph)[0]
+    if graph is None:
+        return "float32"
+    if asked == "int8" and graph.lower("int8") is None and runtime != "torch":
+        if all(other.lower("int8") is None for other in model.card.graphs):
+            raise ConfigurationError(
+                "--precision",
+                "int8",
+                f"model {model.name} has no int8 graph; choose auto, or make one with lobule prove",
+            )
+        asked = "auto"
+    return choose_precision(runtime, asked, graph)[0]
+
+
+def precisions_of(runtime: str, asked: PrecisionChoice, model: Model) -> dict[str, Precision]:
+    """Role → what that graph of the model runs in. Raises as `precision_of` does."""
+    return {graph.role: precision_of(runtime, asked, model, graph.role) for graph in model.card.graphs}
 
 
 class Networks:
@@ -30,7 +53,7 @@ class Networks:
     ``runtime`` as decided for the run, ``precision`` as asked for. A context manager.
     """
 
-    def __init__(self, runtime: str, precision: Literal["auto", "float32", "bfloat16"]) -> None:
+    def __init__(self, runtime: str, precision: PrecisionChoice) -> None:
         self._runtime, self._precision = runtime, precision
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lobule-networks")
         self._open: dict[tuple[str, str, int], Future[Runtime]] = {}
@@ -65,9 +88,8 @@ class Networks:
         if graph is None:
             raise LobuleError(f"model {model.name} has no graph of role {role}")
         precision = precision_of(self._runtime, self._precision, model, role)
-        return open_runtime(
-            self._runtime, model.name, model.file(graph), graph, workers=workers, precision=precision
-        )
+        path = model.file(graph, precision)
+        return open_runtime(self._runtime, model.name, path, graph, workers=workers, precision=precision)
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +121,13 @@ def equip(options: Options) -> Equipment:
     Raises ModelError, ConfigurationError, MissingDependencyError.
     """
     models = select_models(options.models, thorough=options.thorough)
-    networks = Networks(choose_runtime(options.runtime)[0], options.precision)
+    runtime = choose_runtime(options.runtime)[0]
+    for family in options.only:
+        if family in models:
+            precisions_of(
+                runtime, options.precision, models[family]
+            )  # says what cannot be had, before any slide
+    networks = Networks(runtime, options.precision)
     wanted = "tumor" in options.only and "tumor" in models and options.specimen == "breast"
     # with a bound on memory the number of workers depends on the slide
     if wanted and options.max_ram_bytes is None:

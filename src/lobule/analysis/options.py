@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lobule.errors import ConfigurationError
+from lobule.runtimes import PrecisionChoice
 
 __all__ = ["STAGES", "TABLES", "Options", "granted_cores", "granted_memory_bytes"]
 
@@ -51,7 +52,7 @@ class Options:
     specimen: Literal["breast", "node"] = "breast"
     models: tuple[str, ...] = ()
     runtime: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: PrecisionChoice = "auto"
     """``auto``: the fastest that a model's card proves and this processor computes in."""
     thorough: bool = False
     """Every tile through the large network, none settled by a small one."""
@@ -70,8 +71,8 @@ class Options:
             raise ConfigurationError("--only", ",".join(self.only), f"choose among {', '.join(STAGES)}")
         if self.specimen not in ("breast", "node"):
             raise ConfigurationError("--specimen", self.specimen, "choose breast or node")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ConfigurationError("--precision", self.precision, "choose auto, f32 or bf16")
+        if self.precision not in ("auto", "float32", "bfloat16", "int8"):
+            raise ConfigurationError("--precision", self.precision, "choose auto, f32, bf16 or int8")
         if self.workers is not None and not 1 <= self.workers <= 256:
             raise ConfigurationError("--workers", self.workers, "give 1 to 256")
         if self.nuclei_tiles is not None and self.nuclei_tiles < 1:

@@ -26,7 +26,7 @@ from lobule.analysis.measurements import (
     tumor_notices,
 )
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
-from lobule.analysis.networks import Networks, precision_of, start_tumor_networks
+from lobule.analysis.networks import Networks, precisions_of, start_tumor_networks
 from lobule.analysis.nuclei_stage import NucleiOutcome, Place, measure_nuclei
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, overview_frame, too_coarse
@@ -97,7 +97,9 @@ def _common_plan(slide_id: str, mpp: Mpp, identity: SlideIdentity, runtime: str)
 
 
 def _model_plan(model: Model, precisions: Mapping[str, str]) -> list[str]:
-    graphs = (f"{graph.sha256} {precisions[graph.role]}" for graph in model.card.graphs)
+    graphs = (
+        f"{graph.file_in(precisions[graph.role])[1]} {precisions[graph.role]}" for graph in model.card.graphs
+    )
     return [model.name, model.card_sha256, *graphs]
 
 
@@ -109,10 +111,7 @@ def prepare(
     models = select_models(options.models, thorough=options.thorough) if models is None else models
     runtime, reason = choose_runtime(options.runtime)
     precisions: dict[str, dict[str, Precision]] = {
-        family: {
-            graph.role: precision_of(runtime, options.precision, model, graph.role)
-            for graph in model.card.graphs
-        }
+        family: precisions_of(runtime, options.precision if family in options.only else "auto", model)
         for family, model in models.items()
     }
     identity = slide_identity(slide.files()) if slide.path is not None else _array_identity(slide)
@@ -243,7 +242,7 @@ def _model_use(model: Model) -> ModelUse:
         name=model.name,
         version=model.card.version,
         family=model.card.family,
-        files_sha256={graph.file: graph.sha256 for graph in model.card.graphs},
+        files_sha256={file: sha256 for file, sha256, _ in model.card.files()},
         card_sha256=model.card_sha256,
         terms=model.card.terms,
         intended_use=model.card.intended_use,

@@ -102,7 +102,7 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "f32", "bf16"]),
+    type=click.Choice(["auto", "f32", "bf16", "int8"]),
     default="auto",
     show_default=True,
     help="Number format of the networks; auto takes the fastest that a model's card proves.",
@@ -180,7 +180,7 @@ def analyze(
         specimen="node" if specimen == "node" else "breast",
         models=models,
         runtime=runtime,  # type: ignore[arg-type]
-        precision={"f32": "float32", "bf16": "bfloat16"}.get(precision, "auto"),  # type: ignore[arg-type]
+        precision={"f32": "float32", "bf16": "bfloat16"}.get(precision, precision),  # type: ignore[arg-type]
         thorough=thorough,
         tissue=tissue,
         tissue_method="otsu" if tissue_method == "otsu" else "hsv",

@@ -6,6 +6,7 @@ A card is strict: an unknown field, a missing one or a value out of bounds is an
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ PRECISION_TOLERANCE = 0.002
 Family = Literal["tumor", "nuclei", "field", "grading", "metastasis"]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+OnnxFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -48,14 +50,24 @@ class Tensor(_Strict):
 
 
 class LowerPrecision(_Strict):
-    """The proof that a graph does as well in a faster number format: a score in both, on the model's test part."""
+    """The proof that a graph does as well in a faster number format: a score in both, on the model's test part.
 
-    precision: Literal["bfloat16"]
+    bfloat16 is a way to compute the graph's own file; int8 is a file of its own, calibrated on training data.
+    """
+
+    precision: Literal["bfloat16", "int8"]
+    file: OnnxFile | None = None
+    """int8 only: the graph with 8-bit weights and activations; same inputs and outputs."""
+    sha256: Sha256 | None = None
     score: Text
     float32: float
     value: float
     on: Text
     how: Text
+    speedup: Positive
+    """Tiles a second over float32's, measured when it was proven; ``auto`` takes the format of the largest."""
+    measured_on: Text
+    """The processor and the runtime of ``speedup``."""
 
     @model_validator(mode="after")
     def _as_good(self) -> LowerPrecision:
@@ -63,6 +75,10 @@ class LowerPrecision(_Strict):
             raise ValueError(
                 f"{self.precision} is not proven: {self.score} {self.value:g} is more than {PRECISION_TOLERANCE} "
                 f"from float32's {self.float32:g}"
+            )
+        if {self.file is not None, self.sha256 is not None} != {self.precision == "int8"}:
+            raise ValueError(
+                "int8 states its own file and sha256, bfloat16 neither: it computes the graph's file"
             )
         return self
 
@@ -74,7 +90,7 @@ class Graph(_Strict):
     prepare its input itself; both null: "in graph".
     """
 
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")]
+    file: OnnxFile
     sha256: Sha256
     role: Literal["patch", "screen", "refine", "segment"]
     """``screen`` (tumor): a small network on the patch graph's own tiles that settles the easy ones."""
@@ -104,7 +120,21 @@ class Graph(_Strict):
             raise ValueError("mpp is null for a refine graph and a number for any other")
         if (self.fit is None) == (self.role == "refine"):
             raise ValueError("fit is stated by a refine graph and by no other")
+        formats = [lower.precision for lower in self.lower_precisions]
+        if len(set(formats)) != len(formats):
+            raise ValueError(f"two proofs of one precision: {formats}")
         return self
+
+    def lower(self, precision: str) -> LowerPrecision | None:
+        """The proof of that precision, or None."""
+        return next((lower for lower in self.lower_precisions if lower.precision == precision), None)
+
+    def file_in(self, precision: str) -> tuple[str, str]:
+        """(file, sha256) of what is computed in that precision: the graph's own, for int8 the one made for it."""
+        lower = self.lower(precision)
+        if lower is None or lower.file is None or lower.sha256 is None:
+            return self.file, self.sha256
+        return lower.file, lower.sha256
 
 
 class Data(_Strict):
@@ -179,9 +209,25 @@ class Card(_Strict):
                 raise ValueError("a screen graph needs thresholds 0 ≤ screen_low ≤ screen_high ≤ 1")
         return self
 
+    @model_validator(mode="after")
+    def _files_of_int8(self) -> Card:
+        full = {graph.file for graph in self.graphs}
+        small = [lower.file for graph in self.graphs for lower in graph.lower_precisions if lower.file]
+        if full.intersection(small) or len(set(small)) != len(small):
+            raise ValueError(f"every int8 graph has a file of its own, here {small}")
+        return self
+
     def graph(self, role: str) -> Graph | None:
         """The graph of that role, or None."""
         return next((graph for graph in self.graphs if graph.role == role), None)
+
+    def files(self) -> Iterator[tuple[str, str, str]]:
+        """(file, sha256, what it is) of every ONNX file of the model."""
+        for graph in self.graphs:
+            yield graph.file, graph.sha256, f"the {graph.role} graph"
+            for lower in graph.lower_precisions:
+                if lower.file is not None and lower.sha256 is not None:
+                    yield lower.file, lower.sha256, f"the {graph.role} graph in {lower.precision}"
 
 
 def read_card(path: Path) -> Card:

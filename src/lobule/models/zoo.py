@@ -27,9 +27,9 @@ class Model:
     def name(self) -> str:
         return self.card.name
 
-    def file(self, graph: Graph) -> Path:
-        """Where a graph's ONNX file lies."""
-        return self.folder / graph.file
+    def file(self, graph: Graph, precision: str = "float32") -> Path:
+        """Where the ONNX file lies that computes a graph in that precision."""
+        return self.folder / graph.file_in(precision)[0]
 
 
 def _sha256(path: Path) -> str:
@@ -48,17 +48,15 @@ def load_model(folder: Path) -> Model:
             str(folder), "no model here: a model is a folder with card.json and its .onnx files"
         )
     card = read_card(card_path)
-    for graph in card.graphs:
-        path = folder / graph.file
+    for file, sha256, what in card.files():
+        path = folder / file
         if not path.is_file():
-            raise WeightsNotFoundError(
-                card.name, f"{path} is missing; the card names it as the {graph.role} graph"
-            )
+            raise WeightsNotFoundError(card.name, f"{path} is missing; the card names it as {what}")
         found = _sha256(path)
-        if found != graph.sha256:
+        if found != sha256:
             raise WeightsDigestError(
                 card.name,
-                f"{path} is not the file the card describes (sha256 {found[:12]}…, card {graph.sha256[:12]}…): "
+                f"{path} is not the file the card describes (sha256 {found[:12]}…, card {sha256[:12]}…): "
                 "truncated, changed or of another version; copy the model folder again",
             )
     return Model(folder, card, _sha256(card_path))

@@ -2,11 +2,22 @@
 
 from lobule.runtimes.runtime import (
     Precision,
+    PrecisionChoice,
     Runtime,
     RuntimeKind,
     choose_precision,
     choose_runtime,
+    computes_in,
     open_runtime,
 )
 
-__all__ = ["Precision", "Runtime", "RuntimeKind", "choose_precision", "choose_runtime", "open_runtime"]
+__all__ = [
+    "Precision",
+    "PrecisionChoice",
+    "Runtime",
+    "RuntimeKind",
+    "choose_precision",
+    "choose_runtime",
+    "computes_in",
+    "open_runtime",
+]

@@ -12,7 +12,7 @@ from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
 from lobule.runtimes.pixels import prepared
-from lobule.runtimes.runtime import Arrays, threads_of
+from lobule.runtimes.runtime import Arrays, Precision, threads_of
 
 __all__ = ["OnnxRuntime"]
 
@@ -39,7 +39,7 @@ class OnnxRuntime:
 
     kind = "onnxruntime"
 
-    def __init__(self, model: str, path: Path, graph: Graph) -> None:
+    def __init__(self, model: str, path: Path, graph: Graph, *, precision: Precision = "float32") -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads_of(graph)
         options.inter_op_num_threads = 1
@@ -66,7 +66,7 @@ class OnnxRuntime:
         )
         self._outputs = [tensor.name for tensor in graph.outputs]
         provider = self._session.get_providers()[0]
-        self.description = f"ONNX Runtime {ort.__version__}, {provider}, float32"
+        self.description = f"ONNX Runtime {ort.__version__}, {provider}, {precision}"
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """See Runtime."""

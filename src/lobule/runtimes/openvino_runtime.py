@@ -77,8 +77,8 @@ class OpenVinoRuntime:
                 network,
                 "CPU",
                 {
-                    # processors with bfloat16 would use it unasked
-                    "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+                    # processors with bfloat16 would use it unasked; what is int8 stands in the graph itself
+                    "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
                     "NUM_STREAMS": str(workers),
                     "INFERENCE_NUM_THREADS": str(workers * threads_of(graph)),
                     "ENABLE_CPU_PINNING": False,

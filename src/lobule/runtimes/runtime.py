@@ -22,10 +22,12 @@ from lobule.models.card import Graph
 __all__ = [
     "Arrays",
     "Precision",
+    "PrecisionChoice",
     "Runtime",
     "RuntimeKind",
     "choose_precision",
     "choose_runtime",
+    "computes_in",
     "open_runtime",
     "threads_of",
 ]
@@ -34,7 +36,8 @@ REFINE_THREADS = 2
 """Threads of one run of a refining graph."""
 
 RuntimeKind = Literal["auto", "onnxruntime", "openvino", "torch"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "int8"]
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -83,40 +86,67 @@ def threads_of(graph: Graph) -> int:
     return REFINE_THREADS if graph.role == "refine" else 1
 
 
-def choose_precision(
-    kind: str, asked: Literal["auto", "float32", "bfloat16"], graph: Graph
-) -> tuple[Precision, str]:
+def choose_precision(kind: str, asked: PrecisionChoice, graph: Graph) -> tuple[Precision, str]:
     """(precision, why) for a graph on this machine.
 
-    ``auto``: bfloat16 where the card proves it and the processor computes in it; else float32. Asking for
-    bfloat16 takes it unproven. Raises ConfigurationError where it is asked for and cannot be had.
+    ``auto``: of what the card proves and this processor computes in, the fastest by the card; else float32. A rule,
+    not a stopwatch, as `choose_runtime` is. Asking for bfloat16 takes it unproven; int8 is there only once proven.
+    Raises ConfigurationError where a precision is asked for and cannot be had.
     """
     if asked == "float32":
         return "float32", "asked for"
-    native = kind == "openvino" and _has_bfloat16()
     if asked == "bfloat16":
-        if not native:
+        if not computes_in(kind, "bfloat16"):
             raise ConfigurationError(
                 "--precision",
                 "bf16",
                 "it needs OpenVINO and a processor with bf16 (AVX-512 or AMX); choose f32",
             )
         return "bfloat16", "asked for"
-    if not any(lower.precision == "bfloat16" for lower in graph.lower_precisions):
+    if asked == "int8":
+        if kind == "torch":
+            raise ConfigurationError(
+                "--precision", "int8", "torch cannot run it; use another --runtime, or f32"
+            )
+        if graph.lower("int8") is None:
+            raise ConfigurationError(
+                "--precision", "int8", f"the {graph.role} graph has none (lobule prove makes it); choose auto"
+            )
+        return "int8", "asked for"
+    if not graph.lower_precisions:
         return "float32", "the card proves no lower precision"
+    native = [lower for lower in graph.lower_precisions if computes_in(kind, lower.precision)]
     if not native:
-        return "float32", "nothing here computes in bfloat16"
-    return "bfloat16", "proven by the card, and this processor computes in it"
+        proven = ", ".join(lower.precision for lower in graph.lower_precisions)
+        return "float32", f"the card proves {proven}, which nothing here computes faster"
+    fastest = max(native, key=lambda lower: lower.speedup)
+    if fastest.speedup <= 1:
+        return "float32", "the card says that nothing proven is faster"
+    return fastest.precision, "proven by the card, and the fastest that this processor computes in"
 
 
-def _has_bfloat16() -> bool:
+def computes_in(kind: str, precision: Precision) -> bool:
+    """Whether this runtime and processor are known to compute faster in it: by the processor's own word.
+
+    bfloat16 needs OpenVINO and AVX-512 bf16 or AMX. int8 was measured faster from AVX2 on, with OpenVINO and ONNX
+    Runtime; on other processors it was not measured, so it is not taken unasked.
+    """
+    flags = _flags()
+    if precision == "bfloat16":
+        return kind == "openvino" and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
+    if precision == "int8":
+        return kind in ("openvino", "onnxruntime") and "avx2" in flags
+    return True
+
+
+def _flags() -> frozenset[str]:
+    """The instruction sets that Linux names; none elsewhere, and then float32 is taken, which is right everywhere."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        # without the processor's own word: float32, which is right everywhere
-        return False
+        return frozenset()
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
+    return frozenset(line.split())
 
 
 def open_runtime(
@@ -124,7 +154,8 @@ def open_runtime(
 ) -> Runtime:
     """Loads a graph for ``workers`` threads. Raises ModelOutputError if it is not what the card says.
 
-    ``precision``: as `choose_precision` said; only OpenVINO knows another than float32.
+    ``precision``: as `choose_precision` said; ``path`` is the file for it. OpenVINO knows all of them, ONNX Runtime
+    float32 and int8, torch float32.
     """
     if kind == "openvino":
         from lobule.runtimes.openvino_runtime import OpenVinoRuntime
@@ -136,4 +167,4 @@ def open_runtime(
         return TorchRuntime(model, path, graph)
     from lobule.runtimes.onnx_runtime import OnnxRuntime
 
-    return OnnxRuntime(model, path, graph)
+    return OnnxRuntime(model, path, graph, precision=precision)
