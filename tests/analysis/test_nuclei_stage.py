@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +121,25 @@ def test_an_image_of_nothing_but_nucleus_is_one_that_touches_the_border(
     assert found.measure("touches_border").tolist() == [1]
     assert numbers["nuclear_area_mean"] == pytest.approx(150 * 180 * 0.25)
     assert "nearest_nucleus_mean" not in numbers
+
+
+def test_the_report_shows_typical_and_extreme_nuclei(painted: Path, models: Path, tmp_path: Path) -> None:
+    with open_slide(painted) as slide:
+        folder = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None)).write(tmp_path)
+    text = (folder / "report.html").read_text("utf-8")
+    for title in ("Typical: nearest to the median area", "Largest", "Least circular", "Darkest"):
+        assert title in text
+    assert "Areas of nuclei" in text and "nuclei.csv.gz" in text
+
+
+def test_tables_hold_the_nuclei_of_the_geojson(painted: Path, models: Path, tmp_path: Path) -> None:
+    with open_slide(painted) as slide:
+        folder = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None)).write(tmp_path)
+    features = json.loads(gzip.decompress((folder / "nuclei.geojson.gz").read_bytes()))["features"]
+    with gzip.open(folder / "nuclei.csv.gz", "rt", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["id"] for row in rows] == [feature["id"] for feature in features]
+    for row, feature in zip(rows, features, strict=True):
+        measures = feature["properties"]["measurements"]
+        assert float(row["area_um2"]) == measures["Area µm²"]
+        assert (row["nearest_distance_um"] == "") == ("Nearest nucleus µm" not in measures)

@@ -31,7 +31,8 @@ from lobule.findings.schema import (
 )
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
-from lobule.report import Evidence, NucleiSample, write_report
+from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, write_report
+from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR
 
 SIZE = (4000, 3000)
 MPP = Mpp(0.5, 0.5)
@@ -449,3 +450,52 @@ def test_equal_findings_give_equal_bytes(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_a_result_write_error(tmp_path: Path) -> None:
     with pytest.raises(ResultWriteError, match="cannot be written"):
         write_report(tmp_path / "absent" / "report.html", make_findings(), make_evidence())
+
+
+def near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return np.abs(picture[..., :3].astype(int) - color).sum(axis=2) < 40
+
+
+def test_areas_are_drawn_where_they_lie_and_named_for_what_they_are(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    areas = (
+        Areas("tumor region", random.normal(80, 4, 900).astype(np.float32)),
+        Areas("tissue outside the tumor region", random.normal(30, 4, 400).astype(np.float32)),
+    )
+    page = report(tmp_path, make_findings(), make_evidence(areas=areas))
+    picture = pictures(page)["Distribution of nuclear areas"]
+    width = picture.shape[1]
+    # the filled shape lies on the right, the line on the left; along the axis both go on
+    filled, line = (np.flatnonzero(near(picture, color).sum(axis=0) > 12) for color in AREA_COLORS)
+    assert filled.min() > width * 0.6 and line.min() < width * 0.4
+    assert "900 nuclei of the tumor region, beside 400 nuclei of tissue outside the tumor region" in page.text
+    assert "every kind of cell" in page.text and "nuclear area, µm²" in page.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_few_nuclei_or_one_size_alone_are_drawn_too(tmp_path: Path, count: int) -> None:
+    areas = (Areas("tissue", np.full(count, 50, np.float32)),)
+    page = report(tmp_path, make_findings(), make_evidence(areas=areas))
+    assert near(pictures(page)["Distribution of nuclear areas"], AREA_COLORS[0]).any()
+
+
+def test_without_nuclei_there_is_no_plot_and_no_section(tmp_path: Path) -> None:
+    areas = (Areas("tissue", np.zeros(0, np.float32)), Areas("x", np.ones(9, np.float32)))
+    page = report(tmp_path, make_findings(), make_evidence(areas=areas))
+    assert "#nuclei" not in page.attributes("a", "href") and "Areas of nuclei" not in page.text
+
+
+def test_the_gallery_shows_each_nucleus_with_its_outline_and_value(tmp_path: Path) -> None:
+    image = np.full((64, 64, 3), 220, np.uint8)
+    ring = np.array([(516, 516), (548, 516), (548, 548), (516, 548)], np.float32)
+    nucleus = GalleryNucleus(image, Box(500, 500, 564, 564), ring, "63.5 µm²")
+    rows = (GalleryRow("Largest <b>", (nucleus, nucleus)), GalleryRow("Darkest", ()))
+    page = report(tmp_path, make_findings(), make_evidence(gallery=rows))
+    assert "Largest <b>" in page.text and "Darkest" not in page.text
+    assert page.text.count("63.5 µm²") == 2
+    picture = pictures(page)["Largest <b>: 63"]
+    outline = np.argwhere(picture[..., 1].astype(int) - picture[..., 0] > 60)
+    assert NUCLEUS_COLOR[1] > NUCLEUS_COLOR[0]
+    side = picture.shape[0]
+    np.testing.assert_allclose(outline.min(axis=0) / side, 0.25, atol=0.03)
+    np.testing.assert_allclose(outline.max(axis=0) / side, 0.75, atol=0.03)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.single import Result
@@ -18,7 +19,7 @@ from lobule.export.heatmap import write_heatmap
 from lobule.export.tables import write_nuclei_csv, write_nuclei_parquet
 from lobule.findings.schema import Findings, OutputFile
 from lobule.geometry import Box
-from lobule.report import Evidence, NucleiSample, write_report
+from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, write_report
 from lobule.slides import read_region
 from lobule.whole_file import whole_file
 
@@ -35,6 +36,12 @@ _WRITTEN = {
     "nuclei.geojson.gz",
     *(name for name, _ in _TABLES.values()),
 }
+GALLERY = 6
+"""Nuclei of each kind in the report's gallery."""
+GALLERY_UM = (16.0, 48.0)
+"""The least and the largest side of its crops."""
+LEAST_TO_COMPARE = 20
+"""Fewer nuclei of other tissue make no distribution."""
 SAMPLES = 12
 SAMPLE_PX = 256
 
@@ -121,6 +128,8 @@ def _evidence(result: Result) -> Evidence:
         blurred=None if tumor is None else tumor.blurred,
         regions=() if tumor is None else tumor.regions,
         samples=() if result.nuclei is None else tuple(_samples(result, result.nuclei)),
+        areas=() if result.nuclei is None else tuple(_areas(result.nuclei)),
+        gallery=() if result.nuclei is None else tuple(_gallery(result, result.nuclei)),
         cards=tuple(model.card for model in models),
         differences=result.differences(),
     )
@@ -142,6 +151,72 @@ def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
         box = Box(x0, y0, min(x0 + SAMPLE_PX, kept.x1), min(y0 + SAMPLE_PX, kept.y1))
         image = read_region(result.prepared.slide, nuclei.frame, box)
         yield NucleiSample(image=image, box=_slide_box(nuclei, box), nuclei=batch)
+
+
+def _areas(nuclei: NucleiOutcome) -> Iterator[Areas]:
+    """The distribution over the region, and over the other tissue where it was looked at."""
+    yield Areas(nuclei.where, nuclei.columns.area_um2)
+    if nuclei.elsewhere is not None and len(nuclei.elsewhere.area_um2) >= LEAST_TO_COMPARE:
+        yield Areas(nuclei.elsewhere.name, nuclei.elsewhere.area_um2)
+
+
+def _gallery(result: Result, nuclei: NucleiOutcome) -> Iterator[GalleryRow]:
+    """The nuclei nearest to the median area, and the most extreme in size, shape and darkness."""
+    columns = nuclei.columns
+    whole = columns.touches_border == 0
+    if not whole.any():
+        return
+    median = float(np.median(columns.area_um2))
+    sized = whole & (columns.area_um2 >= median / 2)
+    rows = (
+        ("Typical: nearest to the median area", whole, np.abs(columns.area_um2 - median), "area"),
+        ("Largest", whole, -columns.area_um2, "area"),
+        ("Least circular", sized, columns.circularity, "circularity"),
+        ("Darkest: most haematoxylin", sized, -columns.haematoxylin_od, "density"),
+    )
+    chosen = []
+    for title, among, key, shown in rows:
+        numbers = np.flatnonzero(among)
+        # the first of equals, whatever the sort
+        chosen.append((title, numbers[np.argsort(key[numbers], kind="stable")][:GALLERY], shown))
+    found = _nuclei_by_number(nuclei, {int(number) for _, numbers, _ in chosen for number in numbers})
+    mpp = nuclei.frame.mpp.mean
+    widest_um = max(
+        float((np.ptp(outline, axis=0) * (result.prepared.mpp.x, result.prepared.mpp.y)).max())
+        for outline, _ in found.values()
+    )
+    side = round(min(max(1.4 * widest_um, GALLERY_UM[0]), GALLERY_UM[1]) / mpp)
+    for title, numbers, shown in chosen:
+        crops = []
+        for number in numbers.tolist():
+            outline, center = found[number]
+            x, y = nuclei.frame.from_slide(center).tolist()
+            corner = round(x - side / 2), round(y - side / 2)
+            box = Box(*corner, corner[0] + side, corner[1] + side)
+            value = {
+                "area": f"{columns.area_um2[number]:.3g} µm²",
+                "circularity": f"circularity {columns.circularity[number]:.2f}",
+                "density": f"OD {columns.haematoxylin_od[number]:.2f}",
+            }[shown]
+            image = read_region(result.prepared.slide, nuclei.frame, box)
+            crops.append(GalleryNucleus(image, _slide_box(nuclei, box), outline, value))
+        yield GalleryRow(title, crops)
+
+
+def _nuclei_by_number(
+    nuclei: NucleiOutcome, wanted: set[int]
+) -> dict[int, tuple[NDArray[np.float32], NDArray[np.float64]]]:
+    """Outline and centroid, level-0 px, of nuclei by their number over all tiles; only their tiles are read."""
+    ends = np.cumsum(nuclei.tile_counts)
+    found: dict[int, tuple[NDArray[np.float32], NDArray[np.float64]]] = {}
+    by_tile: dict[int, list[int]] = {}
+    for number in sorted(wanted):
+        by_tile.setdefault(int(np.searchsorted(ends, number, side="right")), []).append(number)
+    for tile, numbers in by_tile.items():
+        batch, first = nuclei.batch(tile), int(ends[tile] - nuclei.tile_counts[tile])
+        for number in numbers:
+            found[number] = batch.outline_px(number - first), batch.centroid_px[number - first]
+    return found
 
 
 def _slide_box(nuclei: NucleiOutcome, box: Box) -> Box:

@@ -61,6 +61,7 @@ class NucleiColumns:
     area_um2: NDArray[np.float32]
     circularity: NDArray[np.float32]
     haematoxylin_od: NDArray[np.float32]
+    touches_border: NDArray[np.float32]
     nearest_um: NDArray[np.float32]
     seen_um: NDArray[np.float32]
 
@@ -185,13 +186,13 @@ def measure_nuclei(
         boxes = shapely.box(*_on_slide([grid.kept(int(index)) for index in chosen], frame).T)
         area_mm2 = shapely.area(shapely.intersection(tissue, boxes)) * frame.slide_mpp.pixel_area_um2 / 1e6
         nearest, seen = _neighbors(found, chosen, grid, frame, region)
-    area, circularity, density = found.measures.T
+    area, circularity, density, touching = found.measures.T
     return NucleiOutcome(
         indices=chosen,
         candidates=len(candidates),
         tile_counts=np.bincount(found.tile, minlength=len(chosen)).astype(np.int64),
         tile_area_mm2=np.asarray(area_mm2, np.float64),
-        columns=NucleiColumns(area, circularity, density, nearest, seen),
+        columns=NucleiColumns(area, circularity, density, touching, nearest, seen),
         elsewhere=_elsewhere(records, compared, grid, frame, place.elsewhere_name),
         grid=grid,
         frame=frame,
@@ -246,14 +247,17 @@ def _on_slide(boxes: Sequence[Box], frame: WorkingFrame) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Nuclei that stay: centers (N, 2), tile's place in the list (N,), area, circularity and density (N, 3)."""
+    """Nuclei that stay: centers (N, 2), tile's place in the list (N,), and `_COLUMNS` of their measures (N, 4)."""
 
     centers_um: NDArray[np.float64]
     tile: NDArray[np.int32]
     measures: NDArray[np.float32]
 
 
-_COLUMNS = [list(MEASURES).index(name) for name in ("area_um2", "circularity", "haematoxylin_od_mean")]
+_COLUMNS = [
+    list(MEASURES).index(name)
+    for name in ("area_um2", "circularity", "haematoxylin_od_mean", "touches_border")
+]
 
 
 def _settle(

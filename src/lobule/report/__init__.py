@@ -1,6 +1,6 @@
 """Findings become a page: one self-contained HTML file with pictures, tables and what to be wary of."""
 
-from lobule.report.evidence import Evidence, NucleiSample
+from lobule.report.evidence import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample
 from lobule.report.page import write_report
 
-__all__ = ["Evidence", "NucleiSample", "write_report"]
+__all__ = ["Areas", "Evidence", "GalleryNucleus", "GalleryRow", "NucleiSample", "write_report"]

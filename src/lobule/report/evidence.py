@@ -13,7 +13,7 @@ from lobule.findings.nuclei import Nuclei
 from lobule.geometry import Box, WorkingFrame
 from lobule.models.card import Card
 
-__all__ = ["Evidence", "NucleiSample"]
+__all__ = ["Areas", "Evidence", "GalleryNucleus", "GalleryRow", "NucleiSample"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,35 @@ class NucleiSample:
 
 
 @dataclass(frozen=True, eq=False)
+class Areas:
+    """Areas (N,) in µm² of the nuclei of ``place``."""
+
+    place: str
+    area_um2: NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryNucleus:
+    """One nucleus: ``image`` (h, w, 3) uint8 shows the level-0 pixels of ``box``; ``outline_px`` (n, 2) lies in them.
+
+    ``value`` is what it is shown for, with its unit.
+    """
+
+    image: NDArray[np.uint8]
+    box: Box
+    outline_px: NDArray[np.floating]
+    value: str
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryRow:
+    """Nuclei that have one thing in common, which ``title`` says."""
+
+    title: str
+    nuclei: Sequence[GalleryNucleus]
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """Pictures, maps and cards behind the findings of one slide.
 
@@ -36,7 +65,8 @@ class Evidence:
     ``fold`` (H, W) bool lie in the same frame. ``heatmap`` and ``refined`` are tumor probabilities (NaN where
     nothing was judged), ``blurred`` is 1 for a tile that is out of focus, 0 for a sharp one, NaN where it
     could not be told. ``cards`` are those of the models in use. ``differences`` are lines in plain words on
-    how this slide differs from what the models saw.
+    how this slide differs from what the models saw. ``areas`` are those of the nuclei looked at and of others
+    to compare with; all crops of ``gallery`` have one scale.
     """
 
     overview: NDArray[np.uint8]
@@ -49,5 +79,7 @@ class Evidence:
     blurred: ScalarMap | None = None
     regions: Sequence[TumorRegion] = ()
     samples: Sequence[NucleiSample] = ()
+    areas: Sequence[Areas] = ()
+    gallery: Sequence[GalleryRow] = ()
     cards: Sequence[Card] = ()
     differences: Sequence[str] = ()

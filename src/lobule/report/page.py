@@ -14,7 +14,7 @@ from lobule.findings.maps import ScalarMap
 from lobule.findings.schema import Findings, Measurement, Stage
 from lobule.models.card import Card, Score
 from lobule.report import pictures
-from lobule.report.evidence import Evidence
+from lobule.report.evidence import Areas, Evidence
 from lobule.report.pictures import Picture
 from lobule.whole_file import whole_file
 
@@ -296,6 +296,25 @@ def _focus_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
     )
 
 
+def _areas_figure(areas: Sequence[Areas]) -> _Figure | None:
+    """How nuclear areas are distributed, beside those of other tissue where that was looked at."""
+    filled = [place for place in areas if len(place.area_um2)]
+    if not filled or not len(areas[0].area_um2):
+        return None
+    counts = [_plural(len(place.area_um2), "nucleus", "nuclei") for place in filled]
+    caption = f"{counts[0]} of the {filled[0].place}"
+    if len(filled) > 1:
+        caption += (
+            f", beside {counts[1]} of {filled[1].place}: every kind of cell that lies there, normal epithelium "
+            "among stroma and lymphocytes"
+        )
+    keys = tuple(
+        _Key(_hex(color), place.place, line=number > 0)
+        for number, (place, color) in enumerate(zip(filled, pictures.AREA_COLORS, strict=False))
+    )
+    return _Figure("Areas of nuclei", f"{caption}.", pictures.areas_picture(filled), keys)
+
+
 def _measurement_groups(findings: Findings) -> list[tuple[str, list[tuple[str, str, str, str, str]]]]:
     groups: dict[str, list[tuple[str, str, str, str, str]]] = {}
     for measurement in findings.measurements:
@@ -503,6 +522,15 @@ def _context(findings: Findings, evidence: Evidence) -> dict[str, Any]:
                 f"{sample.box.x0}, {sample.box.y0}",
             )
             for sample in samples
+        ],
+        "areas": _areas_figure(evidence.areas),
+        "gallery": [
+            (
+                row.title,
+                [(pictures.gallery_picture(nucleus, mpp[0]), nucleus.value) for nucleus in row.nuclei],
+            )
+            for row in evidence.gallery
+            if row.nuclei
         ],
         "samples_left_out": len(evidence.samples) - len(samples),
         "nucleus_color": _hex(pictures.NUCLEUS_COLOR),

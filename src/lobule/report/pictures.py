@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from lobule.findings.maps import ScalarMap, TumorRegion
 from lobule.geometry import WorkingFrame
-from lobule.report.evidence import Evidence, NucleiSample
+from lobule.report.evidence import Areas, Evidence, GalleryNucleus, NucleiSample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
+    "AREA_COLORS",
     "BLUR_COLOR",
     "FOLD_COLOR",
     "NUCLEUS_COLOR",
@@ -30,6 +31,8 @@ __all__ = [
     "ScaleBar",
     "Shown",
     "View",
+    "areas_picture",
+    "gallery_picture",
     "heatmap_picture",
     "nuclei_pictures",
     "probability_bar",
@@ -49,10 +52,15 @@ FOLD_COLOR: Color = (190, 0, 160)
 REGION_COLOR: Color = (255, 221, 0)
 BLUR_COLOR: Color = (0, 110, 220)
 NUCLEUS_COLOR: Color = (0, 240, 110)
+AREA_COLORS: tuple[Color, ...] = ((0, 92, 138), (214, 92, 0))
+"""Of the region's nuclei, and of those they are compared with."""
 
 _LARGEST_PX = 1200
 _SMALLEST_PX = 600
 _SAMPLE_PX = 384
+_CROP_PX = 200
+_PLOT_PX = (760, 340)
+"""On the page; its pixels are twice as fine."""
 _FINER = 2
 """Lines are drawn this many times finer and averaged down: Pillow's own lines have steps."""
 _NUMBERED = 25
@@ -143,10 +151,10 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
     return picture.resize(size, Image.Resampling.BICUBIC if larger else Image.Resampling.BOX)
 
 
-def _encoded(picture: Image, width_um: float | None = None) -> Picture:
-    """A photograph as JPEG, what has a clear ground as PNG; ``width_um`` is what it shows across."""
+def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = False) -> Picture:
+    """A photograph as JPEG, what is drawn or has a clear ground as PNG; ``width_um`` is what it shows across."""
     blob = io.BytesIO()
-    kind = "png" if picture.mode == "RGBA" else "jpeg"
+    kind = "png" if drawn or picture.mode == "RGBA" else "jpeg"
     if kind == "png":
         picture.save(blob, "PNG")
     else:
@@ -380,3 +388,80 @@ def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Pict
     _painted(lines, line, NUCLEUS_COLOR)
     lines.putalpha(ImageChops.lighter(line, around))
     return _encoded(picture, sample.box.width * um_per_level0_px), _encoded(lines), count
+
+
+def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float) -> Picture:
+    """One nucleus with its outline, enlarged to about 200 px."""
+    height, width = nucleus.image.shape[:2]
+    factor = max(1, round(_CROP_PX / max(width, height)))
+    size = (width * factor, height * factor)
+    picture = _resized(nucleus.image, size)
+    scale = np.array([size[0] / nucleus.box.width, size[1] / nucleus.box.height])
+    ring = (np.asarray(nucleus.outline_px, np.float64) - (nucleus.box.x0, nucleus.box.y0)) * scale
+    _painted(picture, _line_alpha(size, [ring], 3.2).point(lambda value: value * 35 // 100), (0, 30, 15))
+    _painted(picture, _line_alpha(size, [ring], 1.6), NUCLEUS_COLOR)
+    return _encoded(picture, nucleus.box.width * um_per_level0_px)
+
+
+def _steps(highest: float) -> float:
+    """The distance of an axis's marks: 1, 2 or 5 × 10ⁿ, four to nine of them up to ``highest``."""
+    raw = highest / 9
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+
+
+def areas_picture(areas: Sequence[Areas]) -> Picture:
+    """How areas are distributed: share of each place's nuclei per step of area, and the medians.
+
+    The first place as a filled shape, the second as a line over it; 99.5 % of the nuclei lie within the axis. Pillow's
+    own font has no µ: the unit is the page's to say.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    shown = [np.asarray(place.area_um2, np.float64) for place in areas]
+    end = max(float(np.percentile(values, 99.5)) for values in shown) * 1.02
+    bins = int(np.clip(1.5 * min(len(values) for values in shown) ** 0.5, 12, 50))
+    edges = np.linspace(0, end, bins + 1)
+    shares = [np.histogram(values, edges)[0] / len(values) for values in shown]
+    top = max(float(share.max()) for share in shares) * 1.3
+
+    width, height = _PLOT_PX
+    left, right, above, below = 70, 18, 14, 34
+    ink, pale, soft = (40, 40, 46), (226, 228, 232), (98, 104, 110)
+    scale = 2
+    picture = Image.new("RGB", (width * scale, height * scale), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(15 * scale)
+
+    def x(value: float) -> float:
+        return (left + value / end * (width - left - right)) * scale
+
+    def y(share: float) -> float:
+        return (height - below - share / top * (height - above - below)) * scale
+
+    step = _steps(top * 100)
+    for mark in np.arange(0, top * 100, step):
+        draw.line([x(0), y(mark / 100), x(end), y(mark / 100)], pale, scale)
+        draw.text((x(0) - 8 * scale, y(mark / 100)), f"{mark:g} %", soft, font, "rm")
+    for mark in np.arange(0, end, _steps(end)):
+        draw.line([x(mark), y(0), x(mark), y(0) + 5 * scale], soft, scale)
+        draw.text((x(mark), y(0) + 9 * scale), f"{mark:g}", soft, font, "ma")
+    for number, (share, color) in enumerate(zip(shares, AREA_COLORS, strict=False)):
+        outline = [(x(0), y(0))]
+        for low, high, value in zip(edges[:-1], edges[1:], share, strict=True):
+            outline += [(x(low), y(value)), (x(high), y(value))]
+        outline.append((x(end), y(0)))
+        if number == 0:
+            draw.polygon(outline, tuple(round(255 - (255 - channel) * 0.3) for channel in color))
+        draw.line(outline, color, round(2.2 * scale), joint="curve")
+    for number, (values, color) in enumerate(zip(shown, AREA_COLORS, strict=False)):
+        median = float(np.median(values))
+        for low in np.arange(0, top, top / 40):
+            draw.line([x(median), y(low), x(median), y(low + top / 80)], color, round(1.6 * scale))
+        beside = x(median) + 6 * scale
+        line = y(top) + (4 + 20 * number) * scale
+        draw.text(
+            (beside, line), f"median {median:.3g}", color, font, "la", stroke_width=3, stroke_fill="white"
+        )
+    draw.line([x(0), y(0), x(end), y(0)], ink, round(1.5 * scale))
+    return _encoded(picture, drawn=True)
