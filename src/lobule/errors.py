@@ -10,6 +10,7 @@
      ├ AnnotationError (path)
      ├ InferenceError (slide, tile, runtime)
      ├ ConfigurationError (option, value, allowed)
+     ├ LeakageError (found)
      ├ MissingDependencyError (package, extra)
      └ ResultError (path)     ResultLockedError  ResultWriteError
 
@@ -27,6 +28,7 @@ __all__ = [
     "CardError",
     "ConfigurationError",
     "InferenceError",
+    "LeakageError",
     "LobuleError",
     "MissingDependencyError",
     "MissingResolutionError",
@@ -144,6 +146,14 @@ class ConfigurationError(LobuleError, ValueError):
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
         super().__init__(f"{option}: {value!r} is not possible here; {allowed}")
+
+
+class LeakageError(LobuleError, ValueError):
+    """What a model is tested on is also what it learns from. ``found``: every case, one line each."""
+
+    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
+        self.found = tuple(found)
+        super().__init__(message)
 
 
 class MissingDependencyError(LobuleError, ImportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from lobule.annotations.regions import Region
@@ -18,8 +19,11 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
 
-def regions_from_geojson(content: bytes) -> list[Region]:
-    """The polygons of a GeoJSON document. Raises ValueError, saying what is wrong."""
+def regions_from_geojson(content: bytes, tell: Callable[[str], None] | None = None) -> list[Region]:
+    """The polygons of a GeoJSON document. Raises ValueError, saying what is wrong.
+
+    ``tell`` is told what `shapes.polygonal` did to each polygon that needed it.
+    """
     try:
         document = json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant)
     except RecursionError:
@@ -30,7 +34,7 @@ def regions_from_geojson(content: bytes) -> list[Region]:
         raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     regions: list[Region] = []
     try:
-        _collect(document, "", regions)
+        _collect(document, "", regions, tell)
     except RecursionError:
         raise ValueError("GeoJSON nested too deeply") from None
     return regions
@@ -56,24 +60,24 @@ def _list(item: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _collect(item: Any, name: str, regions: list[Region]) -> None:
+def _collect(item: Any, name: str, regions: list[Region], tell: Callable[[str], None] | None) -> None:
     if isinstance(item, list):
         for member in item:
-            _collect(member, name, regions)
+            _collect(member, name, regions, tell)
         return
     if not isinstance(item, dict):
         raise ValueError(f"not GeoJSON: an object was expected, not {type(item).__name__}")
     kind = item.get("type")
     if kind == "FeatureCollection":
-        _collect(_list(item, "features"), name, regions)
+        _collect(_list(item, "features"), name, regions, tell)
     elif kind == "Feature":
         if item.get("geometry") is not None:
-            _collect(item["geometry"], _name_of(item.get("properties")), regions)
+            _collect(item["geometry"], _name_of(item.get("properties")), regions, tell)
     elif kind == "GeometryCollection":
-        _collect(_list(item, "geometries"), name, regions)
+        _collect(_list(item, "geometries"), name, regions, tell)
     elif kind == "Polygon":
         rings = [ring_of(ring) for ring in _list(item, "coordinates")]
-        geometry = polygon_of(rings) if rings else None
+        geometry = polygon_of(rings, tell) if rings else None
         if geometry is not None:
             regions.append(Region(name, geometry))
     elif kind == "MultiPolygon":
@@ -82,7 +86,7 @@ def _collect(item: Any, name: str, regions: list[Region]) -> None:
             if not isinstance(polygon, list):
                 raise ValueError("MultiPolygon: a polygon is not a list of rings")
             rings = [ring_of(ring) for ring in polygon]
-            parts.append(polygon_of(rings) if rings else None)
+            parts.append(polygon_of(rings, tell) if rings else None)
         _append_union(name, [part for part in parts if part is not None], regions)
     elif kind not in _PASSED_OVER:
         raise ValueError(f"not GeoJSON: an object of type {kind!r}"[:200])

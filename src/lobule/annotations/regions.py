@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -43,14 +44,16 @@ def read_bytes(path: str | PathLike[str]) -> bytes:
     return content
 
 
-def read_regions(path: str | PathLike[str]) -> list[Region]:
+def read_regions(path: str | PathLike[str], tell: Callable[[str], None] | None = None) -> list[Region]:
     """The areas in an annotation file, in its order; valid geometries in level-0 pixels.
 
     Read by content: GeoJSON (FeatureCollection, Feature, bare list or geometry, QuPath's classification),
     ASAP XML (polygons, rectangles, and splines as the polygon of their points; groups are names, ASAP has
     no holes), ImageScope XML and Halo ``.annotations`` (polygons, rectangles, ellipses; regions with
     NegativeROA are holes in their layer). Points, lines, rulers and arrows are passed over. Rings that
-    cross themselves are repaired. Raises AnnotationError.
+    cross themselves are repaired. ``tell`` is told of every polygon that was repaired or left out ("crosses
+    itself", "has no area"), and where it is given polygons in XML of fewer than 3 points are left out and told
+    of ("has fewer than 3 points"), not refused. Raises AnnotationError.
     """
     from lobule.annotations.geojson import regions_from_geojson
     from lobule.annotations.xml_regions import regions_from_xml
@@ -59,9 +62,9 @@ def read_regions(path: str | PathLike[str]) -> list[Region]:
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     try:
         if start in (b"{", b"["):
-            return regions_from_geojson(content)
+            return regions_from_geojson(content, tell)
         if start == b"<" or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return regions_from_xml(content)
+            return regions_from_xml(content, tell)
     except ValueError as error:
         raise AnnotationError(path, str(error)) from error
     raise AnnotationError(path, "neither GeoJSON nor XML; ASAP, ImageScope, Halo and QuPath files are read")

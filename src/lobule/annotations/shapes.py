@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,26 +42,36 @@ def ring_of(positions: Any) -> NDArray[np.float64]:
     return ring
 
 
-def polygonal(geometry: Any) -> Polygon | MultiPolygon | None:
-    """The valid polygons in a geometry: repaired where rings cross, None where no area is left."""
+def polygonal(geometry: Any, tell: Callable[[str], None] | None = None) -> Polygon | MultiPolygon | None:
+    """The valid polygons in a geometry: repaired where rings cross, None where no area is left.
+
+    What was done is told to ``tell``: "crosses itself" or "has no area".
+    """
     import shapely
 
-    if not geometry.is_valid:
+    valid = geometry.is_valid
+    if not valid:
         geometry = shapely.make_valid(geometry)
     if geometry.geom_type not in ("Polygon", "MultiPolygon"):
         parts = [p for p in shapely.get_parts(geometry) if p.geom_type in ("Polygon", "MultiPolygon")]
         geometry = shapely.union_all(parts)
     if geometry.is_empty or geometry.area == 0:
+        if tell is not None:
+            tell("has no area")
         return None
+    if tell is not None and not valid:
+        tell("crosses itself")
     found: Polygon | MultiPolygon = geometry
     return found
 
 
-def polygon_of(rings: Sequence[NDArray[np.float64]]) -> Polygon | MultiPolygon | None:
-    """A polygon from its outer ring and its holes; None where it has no area."""
+def polygon_of(
+    rings: Sequence[NDArray[np.float64]], tell: Callable[[str], None] | None = None
+) -> Polygon | MultiPolygon | None:
+    """A polygon from its outer ring and its holes; None where it has no area. ``tell`` as for `polygonal`."""
     import shapely
 
-    return polygonal(shapely.Polygon(rings[0], rings[1:]))
+    return polygonal(shapely.Polygon(rings[0], rings[1:]), tell)
 
 
 def ellipse_in(corners: NDArray[np.float64]) -> NDArray[np.float64]:

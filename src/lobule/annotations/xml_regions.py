@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, TreeBuilder
 
@@ -57,13 +58,17 @@ def _parse(content: bytes) -> Element:
     return builder.close()
 
 
-def regions_from_xml(content: bytes) -> list[Region]:
-    """The areas of an ASAP, ImageScope or Halo document. Raises ValueError, saying what is wrong."""
+def regions_from_xml(content: bytes, tell: Callable[[str], None] | None = None) -> list[Region]:
+    """The areas of an ASAP, ImageScope or Halo document. Raises ValueError, saying what is wrong.
+
+    With ``tell`` it is told "has fewer than 3 points" of each polygon left out for that, which is an error
+    without, and what `shapes.polygonal` did.
+    """
     root = _parse(content)
     if root.tag == "ASAP_Annotations":
-        return _from_asap(root)
+        return _from_asap(root, tell)
     if root.tag == "Annotations":
-        return _from_layers(root)
+        return _from_layers(root, tell)
     raise ValueError(f"XML of <{root.tag[:60]}>: neither ASAP, ImageScope nor Halo")
 
 
@@ -86,7 +91,15 @@ def _order(element: Element) -> int:
         raise ValueError(f"Order {text[:20]!r} is not a number") from None
 
 
-def _from_asap(root: Element) -> list[Region]:
+def _too_few(points: list[tuple[float, float]], tell: Callable[[str], None] | None) -> bool:
+    """Whether a polygon is left out, and told of, for having no inside; an empty one is no polygon yet."""
+    if tell is None or len(points) >= 3:
+        return False
+    tell("has fewer than 3 points")
+    return True
+
+
+def _from_asap(root: Element, tell: Callable[[str], None] | None) -> list[Region]:
     regions = []
     for annotation in root.iter("Annotation"):
         if annotation.get("Type") not in ("Polygon", "Rectangle", "Spline"):
@@ -94,7 +107,10 @@ def _from_asap(root: Element) -> list[Region]:
         vertices = annotation.findall("Coordinates/Coordinate")
         if all("Order" in vertex.attrib for vertex in vertices):
             vertices.sort(key=_order)
-        geometry = polygon_of([ring_of(_points(vertices))])
+        points = _points(vertices)
+        if _too_few(points, tell):
+            continue
+        geometry = polygon_of([ring_of(points)], tell)
         if geometry is not None:
             group = annotation.get("PartOfGroup", "")
             regions.append(Region("" if group == "None" else group, geometry))
@@ -113,7 +129,7 @@ _SHAPES = {
 }
 
 
-def _ring_in_layer(region: Element) -> NDArray[np.float64] | None:
+def _ring_in_layer(region: Element, tell: Callable[[str], None] | None) -> NDArray[np.float64] | None:
     shape = _SHAPES.get((region.get("GeoShape") or region.get("Type") or "0").lower())
     vertices = region.findall("Vertices/Vertex") or region.findall("Vertices/V")
     # an empty region is what these tools leave behind after deletion
@@ -123,11 +139,13 @@ def _ring_in_layer(region: Element) -> NDArray[np.float64] | None:
     if len(points) == 2 and shape != "polygon":
         (x0, y0), (x1, y1) = points
         points = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    if _too_few(points, tell):
+        return None
     ring = ring_of(points)
     return ellipse_in(ring) if shape == "ellipse" and len(ring) == 4 else ring
 
 
-def _from_layers(root: Element) -> list[Region]:
+def _from_layers(root: Element, tell: Callable[[str], None] | None) -> list[Region]:
     """ImageScope and Halo: layers of regions, some of which are holes in their layer."""
     import shapely
 
@@ -136,8 +154,8 @@ def _from_layers(root: Element) -> list[Region]:
         drawn: list[tuple[str, Polygon | MultiPolygon]] = []
         holes: list[Polygon | MultiPolygon] = []
         for region in layer.findall("Regions/Region"):
-            ring = _ring_in_layer(region)
-            geometry = None if ring is None else polygon_of([ring])
+            ring = _ring_in_layer(region, tell)
+            geometry = None if ring is None else polygon_of([ring], tell)
             if geometry is None:
                 continue
             if region.get("NegativeROA", "0") == "1":
