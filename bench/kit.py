@@ -103,10 +103,17 @@ class Kit:
             write_openvino(folder / "patch_b1.onnx", folder / "patch.xml")
         return folder
 
-    def models_folder(self) -> Path:
-        """The network as a model of lobule's: its ONNX file with a card."""
-        folder = self.folder / "models" / "bench-patch"
-        write_model_folder(self.model(), folder)
+    def models_folder(self, *, int8: bool = False) -> Path:
+        """The network as a model of lobule's: its ONNX file with a card. Raises MissingDependencyError for int8."""
+        if not int8:
+            folder = self.folder / "models" / "bench-patch"
+            write_model_folder(self.model(), folder)
+            return folder
+        from roofline import network_inputs, quantized, tissue_pixels
+
+        inputs = network_inputs(self.model(), tissue_pixels(self.slide(), 1, 16), TILE_PX)
+        folder = self.folder / "models" / "bench-patch-int8"
+        write_model_folder(self.model(), folder, quantized(self.model(), inputs, self.folder / "int8"))
         return folder
 
     def lobule(self) -> list[str]:
@@ -190,14 +197,34 @@ def card(onnx_path: Path) -> dict[str, Any]:
     }
 
 
-def write_model_folder(onnx_path: Path, folder: Path) -> None:
-    """model.onnx and card.json for lobule."""
+def write_model_folder(onnx_path: Path, folder: Path, int8_path: Path | None = None) -> None:
+    """model.onnx and card.json for lobule, and model-int8.onnx, whose proof says that nothing is proven of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = onnx_path.read_bytes()
-    target = folder / "model.onnx"
-    if not target.is_file() or target.read_bytes() != data:
-        target.write_bytes(data)
-    text = json.dumps(card(target), indent=1)
+
+    def copied(source: Path, name: str) -> Path:
+        data, target = source.read_bytes(), folder / name
+        if not target.is_file() or target.read_bytes() != data:
+            target.write_bytes(data)
+        return target
+
+    described = card(copied(onnx_path, "model.onnx"))
+    if int8_path is not None:
+        data = copied(int8_path, "model-int8.onnx").read_bytes()
+        described["graphs"][0]["lower_precisions"] = [
+            {
+                "precision": "int8",
+                "file": "model-int8.onnx",
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "score": "none: the network is untrained",
+                "float32": 0,
+                "value": 0,
+                "on": "nothing",
+                "how": "for its speed alone",
+                "speedup": 1,
+                "measured_on": "nothing",
+            }
+        ]
+    text = json.dumps(described, indent=1)
     path = folder / "card.json"
     if not path.is_file() or path.read_text("utf-8") != text:
         path.write_text(text, "utf-8")

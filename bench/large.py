@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from lobule.models.card import Graph
+from lobule.models.zoo import Model
+
 from analyses import Analysis, analyze, engine_of, precision_of
 from jpeg_tiles import decode_all
 from kit import Kit, command, say
 from pairs import CommandFailed, spread
 from report import Bar, Row
-from roofline import Engine, Roofline, Throughput, needed_tiles, network_inputs, quantized, tissue_pixels
+from roofline import Engine, Roofline, Throughput, needed_tiles, network_inputs, tissue_pixels
 
 SIZE = (113_501, 228_816)
 LIMIT_GB = 2.0
@@ -38,13 +41,12 @@ def tissue_gigapixels(done: Analysis) -> float:
     return float(area_mm2) * 1e6 / (x * y) / 1e9
 
 
-def limit_of(kit: Kit, slide: Path, done: Analysis, network: Path, mpp: float) -> Roofline:
+def limit_of(kit: Kit, slide: Path, done: Analysis, model: Model, graph: Graph, mpp: float) -> Roofline:
     """Both parts alone for a run that has been."""
     stage = done.stage("tumor")
-    inputs = network_inputs(network, tissue_pixels(slide, 1, 16), 256)
-    precision, path = precision_of(stage["runtime"]), network
-    if precision == "int8":
-        path = quantized(network, inputs, kit.folder / "int8")
+    inputs = network_inputs(model.file(graph), tissue_pixels(slide, 1, 16), 256)
+    precision = precision_of(stage["runtime"])
+    path = model.file(graph, precision)
     engine: Engine = "openvino" if engine_of(stage["runtime"]) == "openvino" else "onnxruntime"
     rate = Throughput(path, inputs, kit.cores, engine, precision).measure(max(kit.seconds, 2.0))
     decode = decode_all(needed_tiles(slide, done.heatmap, mpp), kit.cores)
@@ -64,7 +66,7 @@ def measure(kit: Kit) -> Row:
     for number in range(kit.rounds):
         say(f"large: round {number + 1} of {kit.rounds}")
         runs.append(analyze(kit, slide, "large", ["--only", "tumor"]))
-        lines.append(limit_of(kit, slide, runs[-1], model.file(graph), graph.mpp))
+        lines.append(limit_of(kit, slide, runs[-1], model, graph, graph.mpp))
     tissue = tissue_gigapixels(runs[-1])
     cells = []
 

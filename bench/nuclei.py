@@ -18,7 +18,7 @@ from jpeg_tiles import TILE_PX, tile_levels
 from kit import Kit, command
 from pairs import CommandFailed, spread
 from report import Bar, Row
-from roofline import Throughput, network_inputs, quantized, tissue_pixels
+from roofline import Throughput, network_inputs, tissue_pixels
 
 REGION_MM2 = 2.0
 LIMIT = 0.85
@@ -66,9 +66,8 @@ def measure(kit: Kit) -> Row:
         stage = done.stage("nuclei")
         runtime, tiles = stage["runtime"], int(stage["tiles"])
         if throughput is None:
-            path, precision = model.file(graph), precision_of(runtime)
-            if precision == "int8":
-                path = quantized(path, inputs, kit.folder / "int8")
+            precision = precision_of(runtime)
+            path = model.file(graph, precision)
             engine = engine_of(runtime)
             throughput = Throughput(path, inputs, kit.cores, engine, precision)  # type: ignore[arg-type]
         rate = throughput.measure(max(kit.seconds, 2.0))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lobule.errors import LobuleError
+
 import machine
 from analyses import Analysis, analyze, engine_of, has_option, offered_precisions, precision_of
 from jpeg_tiles import decode_all
@@ -35,20 +37,32 @@ class Variant:
     arguments: tuple[str, ...]
 
 
-def variants(kit: Kit, models: Sequence[str], wanted: Sequence[str] = ("f32",)) -> list[Variant]:
-    """lobule as it comes and, where it can be told, at each wanted precision."""
-    base = (*models, "--only", "tumor")
-    offered = [word for word in offered_precisions(kit) if word != "auto"]
-    told = [(precision_of(word), word) for word in offered if precision_of(word) in wanted]
-    named = [Variant(f"lobule, {name}", (*base, "--precision", word)) for name, word in told]
-    return named or [Variant("lobule", base)]
+def variants(kit: Kit, wanted: Sequence[str] = ("f32",)) -> list[Variant]:
+    """lobule with the benchmark's network as it comes and, where it can be told, at each wanted precision."""
+
+    def arguments(precision: str) -> tuple[str, ...]:
+        return "--models", str(kit.models_folder(int8=precision == "int8")), "--only", "tumor"
+
+    named = []
+    for word in offered_precisions(kit):
+        if word != "auto" and precision_of(word) in wanted:
+            try:
+                called = (*arguments(precision_of(word)), "--precision", word)
+            except LobuleError as error:
+                say(f"{word}: not run ({error})")
+                continue
+            named.append(Variant(f"lobule, {precision_of(word)}", called))
+    return named or [Variant("lobule", arguments("f32"))]
 
 
 class Limit:
     """The roofline of one slide and network, measured again whenever asked."""
 
-    def __init__(self, kit: Kit, slide: Path, network: Path, done: Analysis, level: int) -> None:
-        self._kit, self._network = kit, network
+    def __init__(
+        self, kit: Kit, slide: Path, network: Path, int8: Path | None, done: Analysis, level: int
+    ) -> None:
+        """``int8``: the network in it, where there is one; else it is made for its speed alone."""
+        self._kit, self._network, self._int8 = kit, network, int8
         self._tiles = needed_tiles(slide, done.heatmap, MPP)
         self._patches = int(done.stage("tumor")["tiles"])
         self._inputs = network_inputs(network, tissue_pixels(slide, level, 16), 256)
@@ -64,7 +78,7 @@ class Limit:
         if (engine, precision) not in self._ready:
             path = self._network
             if precision == "int8":
-                path = quantized(path, self._inputs, self._kit.folder / "int8")
+                path = self._int8 or quantized(path, self._inputs, self._kit.folder / "int8")
             self._ready[engine, precision] = Throughput(
                 path, self._inputs, self._kit.cores, engine, precision
             )
@@ -79,6 +93,7 @@ def _rounds(
     subjects: Sequence[Variant],
     others: Sequence[Rival],
     level: int,
+    int8: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that the rounds of one slide give, by name."""
     failed: dict[str, str] = {}
@@ -103,7 +118,7 @@ def _rounds(
     main = subjects[0].name
     if first[main] is None:
         raise CommandFailed(failed[main])
-    limit = Limit(kit, slide, network, first[main], level)
+    limit = Limit(kit, slide, network, int8, first[main], level)
     for rival in others:
         say(f"warm-up of {rival.name}")
         attempt(rival.name, lambda rival=rival: rival.run(slide))
@@ -258,13 +273,11 @@ def _stages(run: Analysis) -> str:
 def measure(kit: Kit, row: str = "pipeline") -> Row:
     """One of the rows pipeline, shipped, gap."""
     if row == "pipeline":
-        models = ["--models", str(kit.models_folder())]
         wanted = ("f32", "bf16", "int8") if machine.has_bf16() else ("f32", "int8")
-        got = _rounds(kit, kit.slide(), kit.model(), variants(kit, models, wanted), rivals(kit), 1)
+        got = _rounds(kit, kit.slide(), kit.model(), variants(kit, wanted), rivals(kit), 1)
         return _row(kit, row, "Slide → heatmap, the same network", got, 1.10)
     if row == "gap":
-        models = ["--models", str(kit.models_folder())]
-        got = _rounds(kit, kit.gap_slide(), kit.model(), variants(kit, models), [], 0)
+        got = _rounds(kit, kit.gap_slide(), kit.model(), variants(kit), [], 0)
         return _row(kit, row, "Only levels 1 and 1/16: patches made from level 0", got, 1.25)
     from lobule.models.zoo import load_model, select_models
 
@@ -276,7 +289,8 @@ def measure(kit: Kit, row: str = "pipeline") -> Row:
     if has_option(kit, "--thorough"):
         subjects.append(Variant("lobule --thorough", ("--only", "tumor", "--thorough")))
     chosen = [rival for rival in rivals(kit) if rival.name.startswith("FAST")]
-    got = _rounds(kit, kit.slide(), model.file(graph), subjects, chosen, 1)
+    int8 = model.file(graph, "int8") if graph.lower("int8") else None
+    got = _rounds(kit, kit.slide(), model.file(graph), subjects, chosen, 1, int8)
     return _row(kit, row, "The shipped tumor model (FAST with the benchmark's network)", got, 1.10)
 
 

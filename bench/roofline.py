@@ -7,7 +7,7 @@ already in memory. A run that overlaps the two perfectly and does nothing else t
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,41 +189,17 @@ class Throughput:
 
 
 def quantized(onnx_path: Path, inputs: Sequence[dict[str, Pixels]], folder: Path) -> Path:
-    """The network in int8 (static QDQ by ONNX Runtime's own tools), made once, for its speed alone.
+    """The network in int8 as `lobule prove` makes it, made once: for its speed alone where no card proves it.
 
-    Raises ImportError where the onnx package is absent.
+    Raises MissingDependencyError where the onnx package is absent.
     """
-    import onnx  # noqa: F401  (onnxruntime.quantization fails late and unclearly without it)
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from lobule.training.quantize import quantize_graph
 
-    import machine
-
-    out = folder / f"{onnx_path.parent.name}-{onnx_path.stem}-int8.onnx"
-    if out.is_file() and out.stat().st_mtime > onnx_path.stat().st_mtime:
-        return out
-    folder.mkdir(parents=True, exist_ok=True)
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter(inputs)
-
-        def get_next(self) -> dict[str, Pixels] | None:
-            return next(self.left, None)
-
-    part = folder / f".{out.name}"
-    vnni = {"avx_vnni", "avx512_vnni", "amx_int8"} & set(machine.flags())
-    logging.disable(logging.WARNING)  # its advice on accuracy is not for a network that only costs time
-    quantize_static(
-        str(onnx_path),
-        str(part),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        # without VNNI, sums of signed 8-bit weights overflow 16 bits: 7-bit weights
-        reduce_range=not vnni,
-    )
-    logging.disable(logging.NOTSET)
-    part.replace(out)
+    digest = hashlib.sha256(onnx_path.read_bytes()).hexdigest()[:16]
+    out = folder / f"{onnx_path.parent.name}-{onnx_path.stem}-{digest}.onnx"
+    if not out.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{out.name}"
+        quantize_graph(onnx_path, part, inputs)
+        part.replace(out)
     return out

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kit import write_model_folder
 from network import blocks, convolve, made_up_patches, make_weights, onnx_network, probabilities
+from roofline import quantized
 
 Weights = dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]
 
@@ -73,3 +74,16 @@ def test_lobule_accepts_its_card_and_a_runtime_runs_it(onnx_file: Path, tmp_path
     before = (tmp_path / "bench-patch" / "card.json").stat().st_mtime_ns
     write_model_folder(onnx_file, tmp_path / "bench-patch")
     assert (tmp_path / "bench-patch" / "card.json").stat().st_mtime_ns == before
+
+
+def test_its_int8_variant_says_that_nothing_is_proven_of_it(onnx_file: Path, tmp_path: Path) -> None:
+    from lobule.models.zoo import load_model
+
+    made = quantized(onnx_file, [{"input": one[None]} for one in made_up_patches(2, 3)], tmp_path / "int8")
+    assert made == quantized(onnx_file, [], tmp_path / "int8"), "made once"
+    write_model_folder(onnx_file, tmp_path / "bench-patch-int8", made)
+    model = load_model(tmp_path / "bench-patch-int8")
+    graph = model.card.graphs[0]
+    lower = graph.lower("int8")
+    assert lower is not None and "untrained" in lower.score and lower.speedup == 1
+    assert model.file(graph, "int8").read_bytes() == made.read_bytes() != onnx_file.read_bytes()

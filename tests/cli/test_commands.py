@@ -82,6 +82,11 @@ def test_quiet_says_only_what_failed(slide: Path, models: Path, tmp_path: Path) 
         (["analyze"], "Missing argument"),
         (["analyze", "x.svs"], "Missing option '--out'"),
         (["analyze", "x.svs", "--out", "o", "--runtime", "gpu"], "is not one of"),
+        (["analyze", "x.svs", "--out", "o", "--precision", "int4"], "is not one of"),
+        (
+            ["analyze", "x.svs", "--out", "o", "--models", "tumor-breast-small0", "--precision", "int8"],
+            "model tumor-breast-small0 has no int8 graph; choose auto, or make one with lobule prove",
+        ),
         (["analyze", "x.svs", "--out", "o", "--workers", "0"], "--workers: 0 is not possible"),
         (["analyze", "x.svs", "--out", "o", "--max-ram", "lots"], "not an amount of memory"),
         (["analyze", "x.svs", "--out", "o", "--max-ram", "1M"], "give at least 256M"),

@@ -8,10 +8,14 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lobule import __version__
+
+if TYPE_CHECKING:
+    from lobule.models.zoo import Model
 
 __all__ = ["doctor"]
 
@@ -113,6 +117,7 @@ def _models(measure: bool) -> int:
             continue
         families.add(model.card.family)
         click.echo(f"ok  {'model':14} {name} {model.card.version}: {model.card.task}")
+        click.echo(f"    {'':14} runs in: {_precisions(model)}")
         click.echo(f"    {'':14} terms: {model.card.terms}")
     for family in ("tumor", "nuclei", "metastasis", "field", "grading"):
         if family not in families:
@@ -122,6 +127,18 @@ def _models(measure: bool) -> int:
     if measure:
         _measure()
     return status
+
+
+def _precisions(model: Model) -> str:
+    """What `analyze` computes each graph in here, and why."""
+    from lobule.runtimes import choose_precision, choose_runtime
+
+    runtime, _ = choose_runtime("auto")
+    by_choice: dict[str, list[str]] = {}
+    for graph in model.card.graphs:
+        precision, why = choose_precision(runtime, "auto", graph)
+        by_choice.setdefault(f"{precision} ({why})", []).append(graph.role)
+    return "; ".join(f"{', '.join(roles)} {choice}" for choice, roles in by_choice.items())
 
 
 def _measure() -> None:
