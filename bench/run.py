@@ -26,6 +26,7 @@ DEFAULT = ("readers", "half", "runtimes", "pipeline", "startup")
 def _rows() -> dict[str, Callable[[Kit], Row]]:
     import install
     import large
+    import million
     import nuclei
     import pipeline
     import readers
@@ -41,6 +42,7 @@ def _rows() -> dict[str, Callable[[Kit], Row]]:
         "shipped": lambda kit: pipeline.measure(kit, "shipped"),
         "gap": lambda kit: pipeline.measure(kit, "gap"),
         "nuclei": nuclei.measure,
+        "million": million.measure,
         "large": large.measure,
         "scaling": scaling.measure,
         "install": install.measure,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ ELSEWHERE_SHARE = 8
 """For every so many tiles of the region one in the tissue outside it, to compare with."""
 ELSEWHERE_TILES = 64
 """At most so many."""
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +269,9 @@ def _settle(
     looked = np.zeros(len(grid), bool)
     looked[chosen] = True
     recorded = np.zeros(len(chosen), np.int64)
-    centers, measures, spares, unsure = [], [], [], []
+    # grown in place: a million nuclei twice in memory would be the run's largest moment
+    centers, measures = np.zeros((0, 2)), np.zeros((0, len(_COLUMNS)), np.float32)
+    spare, unsure = np.zeros(0, np.int8), np.zeros(0, bool)
     for number, index in enumerate(chosen.tolist()):
         nuclei = _read(records, index)
         recorded[number] = len(nuclei)
@@ -277,25 +280,40 @@ def _settle(
         low = np.minimum(x - kept.x0, y - kept.y0)
         high = np.minimum(kept.x1 - x, kept.y1 - y)
         # a center on the far edge is the next tile's
-        spare = (low < 0) | (high <= 0)
+        beyond = (low < 0) | (high <= 0)
         owner = (np.floor(y).astype(np.int64) // grid.stride_px) * grid.columns
         owner += np.floor(x).astype(np.int64) // grid.stride_px
-        spares.append(
-            np.where(spare, np.where(looked[np.minimum(owner, len(grid) - 1)], 1, 2), 0).astype(np.int8)
-        )
-        unsure.append(np.minimum(low, high) * frame.mpp.mean <= SPARE_UM)
-        centers.append(nuclei.centroid_px * mpp)
-        measures.append(nuclei.measures[:, _COLUMNS])
+        seen_there = looked[np.minimum(owner, len(grid) - 1)]
+        _append(centers, nuclei.centroid_px * mpp)
+        _append(measures, nuclei.measures[:, _COLUMNS])
+        _append(spare, np.where(beyond, np.where(seen_there, 1, 2), 0))
+        _append(unsure, np.minimum(low, high) * frame.mpp.mean <= SPARE_UM)
     tile = np.repeat(np.arange(len(chosen), dtype=np.int32), recorded)
-    all_centers = np.concatenate([np.zeros((0, 2)), *centers])
-    all_measures = np.concatenate([np.zeros((0, len(_COLUMNS)), np.float32), *measures])
-    spare = np.concatenate([np.zeros(0, np.int8), *spares])
     stays = spare == 0
     # what lies on a tile that is not looked at is nobody's
-    near = np.flatnonzero(np.concatenate([np.zeros(0, bool), *unsure]) & (spare < 2))
-    radius = np.sqrt(all_measures[near, 0].astype(np.float64) / np.pi)
-    stays[near] = settled(all_centers[near], radius, tile[near], spare[near] == 1)
-    return recorded, stays, _Found(all_centers[stays], tile[stays], all_measures[stays])
+    near = np.flatnonzero(unsure & (spare < 2))
+    radius = np.sqrt(measures[near, 0].astype(np.float64) / np.pi)
+    stays[near] = settled(centers[near], radius, tile[near], spare[near] == 1)
+    for values in (centers, measures, tile):
+        _keep(values, stays)
+    return recorded, stays, _Found(centers, tile, measures)
+
+
+def _append(values: NDArray[Any], more: NDArray[Any]) -> None:
+    """Adds rows to ``values``, of which no view may exist, in place."""
+    size = len(values)
+    values.resize((size + len(more), *values.shape[1:]), refcheck=False)
+    values[size:] = more
+
+
+def _keep(values: NDArray[Any], which: NDArray[np.bool_]) -> None:
+    """Leaves the rows ``which`` in ``values``, of which no view may exist, in place."""
+    size = 0
+    for start in range(0, len(values), _BLOCK):
+        part = values[start : start + _BLOCK][which[start : start + _BLOCK]]
+        values[size : size + len(part)] = part
+        size += len(part)
+    values.resize((size, *values.shape[1:]), refcheck=False)
 
 
 def _neighbors(
