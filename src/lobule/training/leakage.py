@@ -37,18 +37,22 @@ _APART_PX = 17
 _LEAST_CONTRAST = 3.0
 """Standard deviation of a descriptor, in gray levels, below which it says nothing."""
 _NEAREST = 3
-_AXES = 12
+_AXES = 6
 """Principal axes of the sorted descriptors that the tree is built on."""
-_RADIUS = 0.35
+_RADIUS = 0.2
 """Largest distance, on those axes, of descriptors of unit length that may be the same place."""
-_LEAST_DESCRIPTOR = 0.93
-_LEAST_CORRELATION = 0.75
-"""Of the shared area's fine structure. Unrelated tissue stays below 0.3; JPEG at quality 30 above 0.9."""
-_WORTH_A_LOOK = 0.2
+_LEAST_DESCRIPTOR = 0.96
+_COARSE_PX, _FINE_PX = 31, 7
+"""Brightness less its mean over windows of these sides: the coarse finds a placement, the fine decides."""
+_WORTH_A_LOOK = 0.25
+_LEAST_CORRELATION = 0.8
+"""Of what is finer than 7 px. JPEG at quality 60 keeps 0.85 of it; a straight border laid along itself has 0.78."""
 _LEAST_REPORTED_PX = 64
 _JITTER_PX = 2
-_MOST_TRIED = 12
-"""Placements of one image on another that are tried, those that most points suggest first."""
+_MOST_LOOKED_AT = 48
+_MOST_TRIED = 4
+"""Placements of one image on another: how many are looked at, and how many of these moved to and fro."""
+_SURE = 0.9
 _LISTED = 5
 
 Gray = NDArray[np.float32]
@@ -123,22 +127,24 @@ def shared_pixels(blocks: Mapping[str, Sequence[NucleiField]]) -> list[tuple[str
         found[one, other] = SharedPixels(fields[one].name, fields[other].name, width, height, 1.0)
     grays = [_gray(field.pixels) for field in fields]
     points = [_points(gray) for gray in grays]
-    fine: dict[int, Gray] = {}
+    structure: dict[int, tuple[Gray, Gray]] = {}
     for (one, other), suggested in _suggestions(names, [gray.shape for gray in grays], points).items():
         if (one, other) in found:
             continue
         for k in (one, other):
-            fine.setdefault(k, _fine(grays[k]))
-        best = _best_placement(fine[one], fine[other], suggested)
+            if k not in structure:
+                structure[k] = _less_mean(grays[k], _COARSE_PX), _less_mean(grays[k], _FINE_PX)
+        best = _best_placement(structure[one], structure[other], suggested)
         if best is not None:
             found[one, other] = SharedPixels(fields[one].name, fields[other].name, *best)
     return [(names[one], names[other], found[one, other]) for one, other in sorted(found)]
 
 
 def _gray(pixels: NDArray[np.uint8]) -> Gray:
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
-    gray: Gray = pixels.reshape(-1, 3).astype(np.float32) @ weights
-    return gray.reshape(pixels.shape[:2])
+    from PIL import Image
+
+    gray: Gray = np.asarray(Image.fromarray(pixels).convert("L")).astype(np.float32)
+    return gray
 
 
 def _orbits() -> list[NDArray[np.int64]]:
@@ -181,7 +187,7 @@ def _points(gray: Gray) -> _Points:
     step = np.arange(-_REACH_PX, _REACH_PX + 1, _CELL_PX)
     rows = at[:, 0, None, None] + step[:, None]
     columns = at[:, 1, None, None] + step[None, :]
-    cells = means[rows, columns].reshape(len(at), -1)
+    cells = means[rows, columns].reshape(len(at), _CELLS * _CELLS)
     cells -= cells.mean(axis=1, keepdims=True)
     spread = np.sqrt((cells**2).mean(axis=1))
     telling = spread >= _LEAST_CONTRAST
@@ -235,36 +241,40 @@ def _carried(at: tuple[int, int], shape: tuple[int, int], symmetry: int) -> tupl
     return (row, width - 1 - column) if symmetry >= 4 else (row, column)
 
 
-def _fine(gray: Gray) -> Gray:
-    """Fine structure: what is left of the brightness without its mean over 31 × 31 px."""
+def _less_mean(gray: Gray, side_px: int) -> Gray:
     from scipy import ndimage
 
-    fine: Gray = gray - ndimage.uniform_filter(gray, 31)
-    return fine
+    less: Gray = gray - ndimage.uniform_filter(gray, side_px)
+    return less
 
 
 def _best_placement(
-    first: Gray, second: Gray, suggested: Counter[_Placement]
+    first: tuple[Gray, Gray], second: tuple[Gray, Gray], suggested: Counter[_Placement]
 ) -> tuple[int, int, float] | None:
-    """Width, height and correlation of what two images' fine structures share; None where it is not enough."""
-    tried = 0
-    for symmetry, row, column in sorted(suggested, key=lambda one: (-suggested[one], one)):
-        if tried == _MOST_TRIED:
-            return None
-        tried += 1
-        turned = _turned(second, symmetry)
-        if _correlation(first, turned, row, column, stride=2) < _WORTH_A_LOOK:
-            continue
-        near = range(-_JITTER_PX, _JITTER_PX + 1)
-        best = max(
-            (_correlation(first, turned, row + dy, column + dx, stride=1), dy, dx)
-            for dy in near
-            for dx in near
-        )
-        if best[0] >= _LEAST_CORRELATION:
-            overlap = _overlap(first.shape, turned.shape, row + best[1], column + best[2])
-            return overlap[1].stop - overlap[1].start, overlap[0].stop - overlap[0].start, best[0]
-    return None
+    """Width, height and correlation of what two images share, each given as its coarse and its fine structure.
+
+    The placements that most points suggest are looked at; None where none correlates enough.
+    """
+    looks = []
+    for symmetry, row, column in sorted(suggested, key=lambda one: (-suggested[one], one))[:_MOST_LOOKED_AT]:
+        alike = _correlation(first[0], _turned(second[0], symmetry), row, column, stride=2)
+        if alike >= _WORTH_A_LOOK:
+            looks.append((alike, symmetry, row, column))
+    near = range(-_JITTER_PX, _JITTER_PX + 1)
+    best, place = -1.0, (0, 0, 0)
+    for _, symmetry, row, column in sorted(looks, reverse=True)[:_MOST_TRIED]:
+        turned = _turned(second[1], symmetry)
+        for moved in ((symmetry, row + dy, column + dx) for dy in near for dx in near):
+            alike = _correlation(first[1], turned, moved[1], moved[2], stride=1)
+            if alike > best:
+                best, place = alike, moved
+        if best >= _SURE:
+            break
+    if best < _LEAST_CORRELATION:
+        return None
+    symmetry, row, column = place
+    rows, columns = _overlap(first[0].shape, _turned(second[0], symmetry).shape, row, column)
+    return columns.stop - columns.start, rows.stop - rows.start, best
 
 
 def _overlap(first: tuple[int, ...], second: tuple[int, ...], row: int, column: int) -> tuple[slice, slice]:
