@@ -9,14 +9,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
-from lobule.errors import ModelOutputError  # noqa: E402
+from lobule.errors import ConfigurationError, ModelOutputError, WeightsNotFoundError  # noqa: E402
 from lobule.training import export  # noqa: E402
+from lobule.training.compare import KASTURI_2022  # noqa: E402
 from lobule.training.export import PatchGraph, RefineGraph, SegmentGraph, export_graph  # noqa: E402
-from lobule.training.loop import fit  # noqa: E402
+from lobule.training.loop import Devices, fit, read_curve, seeded  # noqa: E402
 from lobule.training.networks import EncoderLite0, count_parameters  # noqa: E402
-from lobule.training.nuclei import build_segment, segment_loss  # noqa: E402
-from lobule.training.recipe import LoopSettings, NucleiRecipe, TumorRecipe, read_recipe  # noqa: E402
+from lobule.training.nuclei import build_nuclei, nuclei_loss  # noqa: E402
+from lobule.training.recipe import EarlyStop, LoopSettings, NucleiRecipe, TumorRecipe, read_recipe  # noqa: E402
 from lobule.training.tumor import build_patch, build_refine, refine_loss  # noqa: E402
+from lobule.training.unets import EncoderUNet, PlainUNet  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -91,13 +93,50 @@ def test_the_refining_network_learns_eight_tiles(recipe: TumorRecipe) -> None:
     assert count_parameters(network) == 1_415_081
 
 
-@pytest.mark.parametrize("recipe", NUCLEI, ids=lambda recipe: recipe.name)
+# what an encoder starts from does not change what is built
+@pytest.mark.parametrize(
+    "recipe",
+    {recipe.network.name: recipe for recipe in NUCLEI}.values(),
+    ids=lambda recipe: recipe.network.name,
+)
 def test_the_nuclei_network_learns_eight_tiles(recipe: NucleiRecipe) -> None:
-    network = build_segment(recipe.segment.model_copy(update={"pretrained": False}))
-    tiles, disks = eight_tiles(64)
-    targets = torch.stack([disks, disks * 0.5], 1)
-    first, last = learn(network, lambda n: segment_loss(n(tiles), targets, 2.0), rounds=40)
-    assert last < 0.45 * first
+    network = build_nuclei(recipe.network.model_copy(update={"weights": "none"}), Path())
+    tiles, disks = eight_tiles(32)
+    targets = torch.stack([disks, disks * 0.5], 1)[:, : recipe.network.maps]
+    weight = recipe.network.distance_weight
+    small = count_parameters(network) < 5_000_000
+    first, last = learn(network, lambda n: nuclei_loss(n(tiles), targets, weight), 40 if small else 6, 1e-3)
+    assert last < (0.6 if small else 0.9) * first
+    with torch.no_grad():
+        assert network.eval()(tiles[:1]).shape == (1, recipe.network.maps, 32, 32)
+
+
+def test_the_fourteen_of_the_paper_have_a_recipe_each() -> None:
+    found = {(recipe.network.name, recipe.network.weights) for recipe in NUCLEI}
+    assert found >= set(KASTURI_2022) | {("basic-unet", "none")}
+    assert len(KASTURI_2022) == 13  # the basic one was trained, and no figure of it printed
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_norm", "millions"), [("basic-unet", False, 31.03), ("modified-unet", True, 31.04)]
+)
+def test_the_plain_u_nets_are_as_wide_as_the_original(name: str, batch_norm: bool, millions: float) -> None:
+    # Ronneberger's U-Net with one output and padding: 31,030,593 numbers
+    network = PlainUNet(1, batch_norm=batch_norm)
+    assert round(count_parameters(network) / 1e6, 2) == millions
+    assert any(isinstance(one, torch.nn.BatchNorm2d) for one in network.modules()) == batch_norm
+
+
+def test_a_file_of_encoder_weights_is_loaded_and_another_refused(tmp_path: Path) -> None:
+    first = EncoderUNet("resnet50", "none", 1, tmp_path)
+    torch.save(first.network.encoder.state_dict(), tmp_path / "own.pth")
+    second = EncoderUNet("resnet50", "own.pth", 1, tmp_path)
+    for key, value in first.network.encoder.state_dict().items():
+        assert torch.equal(value, second.network.encoder.state_dict()[key])
+    with pytest.raises(WeightsNotFoundError, match="does not hold"):
+        EncoderUNet("densenet121", "own.pth", 1, tmp_path)
+    with pytest.raises(WeightsNotFoundError, match=r"is not a file"):
+        EncoderUNet("resnet50", "absent.pth", 1, tmp_path)
 
 
 def test_pretrained_weights_are_those_of_the_package() -> None:
@@ -132,7 +171,8 @@ def test_the_graphs_compute_what_torch_computes_at_any_size(tmp_path: Path) -> N
         dynamic={"pixels": {0: "n"}},
     )
     assert worst < 1e-3
-    segment = build_segment(NUCLEI[0].segment.model_copy(update={"pretrained": False}))
+    lite = next(recipe.network for recipe in NUCLEI if recipe.network.name == "lite0")
+    segment = build_nuclei(lite.model_copy(update={"weights": "none"}), Path())
     samples = [pixels(2, 64, 96, 3), pixels(1, 160, 32, 3)]
     axes = {"pixels": {0: "n", 1: "h", 2: "w"}}
     worst = export_graph(
@@ -184,7 +224,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
         network = build_refine(TUMOR[0].refine.model_copy(update={"filters": (4, 4, 4)}))
         fit(
             network,
-            draw,
+            seeded(draw, 3),
             lambda n, batch: refine_loss(n(batch[0], torch.zeros(2, 64, 64, 1)), batch[1][:, None]),
             LOOP,
             folder=folder,
@@ -198,3 +238,72 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
         run(tmp_path / "two", 3)
     resumed = run(tmp_path / "two", None)
     assert all(torch.equal(value, resumed[key]) for key, value in unbroken.items())
+    curves = [read_curve(tmp_path / name) for name in ("one", "two")]
+    assert [(point.step, point.loss) for point in curves[0]] == [(6, curves[0][0].loss)]
+    assert curves[1][-1].step == 6
+
+
+def line(slope: torch.Tensor) -> tuple[torch.nn.Linear, torch.Tensor]:
+    """A network to learn ``slope`` with, and eight points to learn it from."""
+    torch.manual_seed(0)
+    return torch.nn.Linear(1, 1, bias=False), torch.linspace(-1, 1, 8)[:, None] * slope
+
+
+def fit_line(folder: Path, check=None, **changes) -> tuple[torch.nn.Linear, list[str]]:
+    network, truth = line(torch.tensor(2.0))
+    points = torch.linspace(-1, 1, 8)[:, None]
+    told: list[str] = []
+
+    def draw(index: int, count: int) -> tuple[torch.Tensor, ...]:
+        at = [(index * count + k) % 8 for k in range(count)]
+        return points[at], truth[at]
+
+    fit(
+        network,
+        draw,
+        lambda n, batch: ((n(batch[0]) - batch[1]) ** 2).mean(),
+        LOOP.model_copy(update={"warmup_steps": 0, "average_decay": 0.0, "schedule": "constant"} | changes),
+        folder=folder,
+        seed=0,
+        say=told.append,
+        check=check,
+    )
+    return network, told
+
+
+def test_accumulated_gradients_equal_those_of_the_larger_batch(tmp_path: Path) -> None:
+    whole, _ = fit_line(tmp_path / "whole", batch=8, steps=5)
+    parts, _ = fit_line(tmp_path / "parts", batch=2, accumulate=4, steps=5)
+    assert torch.allclose(whole.weight, parts.weight, atol=1e-6)
+
+
+def test_early_stopping_keeps_the_best_weights_and_says_when(tmp_path: Path) -> None:
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    seen: list[float] = []
+
+    def check(network: torch.nn.Module) -> float:
+        seen.append(float(network.weight.detach()))
+        return next(losses)
+
+    stop = EarlyStop(every=2, patience=2)
+    network, told = fit_line(tmp_path, check, steps=100, learning_rate=0.01, early_stop=stop)
+    assert float(network.weight.detach()) == seen[1] and len(seen) == 4
+    assert "stopped at step 8" in told[-1]
+    assert [point.checked for point in read_curve(tmp_path)] == [3.0, 1.0, 2.0, 2.5]
+
+
+def test_what_cannot_be_trained_on_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="float16"):
+        fit_line(tmp_path, precision="float16")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigurationError, match="no CUDA device"):
+            fit(
+                torch.nn.Linear(1, 1),
+                lambda *_: (),
+                lambda *_: torch.zeros(()),
+                LOOP,
+                folder=tmp_path,
+                seed=0,
+                say=print,
+                devices=Devices("cuda"),
+            )

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lobule.training.nuclei_fields import NucleiField, distance_within
 from lobule.training.score import (
     FieldScores,
     best_threshold,
-    choose_nuclei_thresholds,
     pixel_statistics,
-    score_nuclei,
-    segment_fields,
     tumor_scores,
 )
 
@@ -29,24 +25,6 @@ def test_perfect_tiles_score_one_by_tile_and_by_field() -> None:
     np.testing.assert_allclose(scores.of_fields, [0.15, 0.85, 0.3, 0.7], rtol=1e-6)
     for score in tumor_scores(scores, 0.5, "made-up fields"):
         assert score.value == score.low == score.high == 1.0
-
-
-def test_perfect_maps_give_perfect_nuclei() -> None:
-    rows, columns = np.mgrid[:80, :90]
-    instances = np.zeros((80, 90), np.int32)
-    for label, (row, column) in enumerate([(20, 20), (20, 45), (55, 60)], start=1):
-        instances[np.hypot(rows - row, columns - column) < 12] = label
-    field = NucleiField("made/up", "nobody", np.zeros((80, 90, 3), np.uint8), instances)
-
-    def segment(images: np.ndarray) -> np.ndarray:
-        assert images.shape[1:3] == (96, 96)
-        maps = np.stack([instances > 0, distance_within(instances)]).astype(np.float32)
-        return np.pad(maps, ((0, 0), (0, 16), (0, 6)))[None]
-
-    maps = segment_fields(segment, [field])
-    values = choose_nuclei_thresholds(maps, [field], 0.25)
-    for score in score_nuclei(maps, [field], values, 0.25, "a made-up field"):
-        assert score.value == 1.0
 
 
 def test_pixel_statistics_are_those_of_image_means() -> None:

@@ -21,7 +21,10 @@ _COMMANDS = {
     "info": "Show what a slide is and what is wrong with it.",
     "doctor": "Show what this machine has and what each gap costs.",
     "phantom": "Write a composed slide with its truth.",
-    "train": "Train a model from a recipe.",
+    "train": "Train what a recipe describes.",
+    "evaluate": "Score a run or a model on a part of its data.",
+    "compare": "Train and score recipes side by side; the paper's table.",
+    "export": "Write a run as a model: graph, card, proven parity.",
     "prove": "Measure a model in a faster number format; its card gets the proof.",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -15,25 +16,78 @@ __all__ = ["train"]
     "--data",
     required=True,
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder that holds the data sets, each in the folder of its name (bach, monuseg, tnbc).",
+    help="Folder that holds the data sets, each in the folder of its name (bach, monuseg, tnbc, your own).",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the run: checkpoints, and the model in OUT/model. The same command goes on from it.",
+    help="Folder of the run. The same command goes on from it.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage, instead of the recipe's.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the recipe's.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-def train(recipe: Path, data: Path, out: Path, steps: int | None, threads: int) -> None:
-    """Train the model that RECIPE describes and write it as a folder of ONNX graphs and their card."""
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="auto: a CUDA device where there is one.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many: each takes a share of a batch.",
+)
+@click.option(
+    "--loaders",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that prepare batches.",
+)
+def train(
+    recipe: Path,
+    data: Path,
+    out: Path,
+    steps: int | None,
+    seed: int | None,
+    threads: int,
+    device: Literal["auto", "cpu", "cuda"],
+    devices: int,
+    loaders: int,
+) -> None:
+    """Train what RECIPE describes.
+
+    A nuclei recipe makes a run, to be scored with `lobule evaluate` and made a model with `lobule export`; a tumor
+    recipe makes OUT/model, scored.
+    """
     from lobule.runtimes.torch_builds import import_timm
 
     import_timm()  # says what to install before anything is read
+    import torch
+
+    from lobule.training.loop import Devices
+    from lobule.training.recipe import NucleiRecipe, read_recipe
+
+    torch.set_num_threads(threads)
+    if isinstance(read_recipe(recipe), NucleiRecipe):
+        from lobule.training.tower import train_run
+
+        run = train_run(
+            recipe,
+            data,
+            out,
+            say=click.echo,
+            steps=steps,
+            seed=seed,
+            devices=Devices(device, devices, loaders),
+        )
+        click.echo(f"run: {run.folder}; next: lobule evaluate {run.folder} --data {data}")
+        return
     from lobule.training.run import train_recipe
 
-    def say(line: str) -> None:
-        click.echo(line)
-
-    folder = train_recipe(recipe, data, out, say=say, steps=steps, threads=threads)
+    folder = train_recipe(recipe, data, out, say=click.echo, steps=steps)
     click.echo(f"model: {folder}")

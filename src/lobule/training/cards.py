@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
-from lobule.training.recipe import NucleiRecipe, ScreenRecipe, StudentRecipe, TumorRecipe
+from lobule.training.recipe import (
+    CropSettings,
+    NucleiNetwork,
+    NucleiRecipe,
+    ScreenRecipe,
+    StudentRecipe,
+    TumorRecipe,
+)
 
 __all__ = [
     "Outcome",
@@ -144,8 +151,9 @@ def screen_graph(path: Path, patch: Graph) -> Graph:
     )
 
 
-def segment_graph(path: Path, recipe: NucleiRecipe) -> Graph:
-    """Returns the card entry of the nuclei network."""
+def segment_graph(path: Path, network: NucleiNetwork) -> Graph:
+    """Returns the card entry of a nuclei network."""
+    meaning = ("probability of nucleus", "distance to the nucleus's own border over its largest")
     pixels = Tensor(
         name="pixels",
         dtype="uint8",
@@ -157,16 +165,16 @@ def segment_graph(path: Path, recipe: NucleiRecipe) -> Graph:
         name="maps",
         dtype="float32",
         layout="NCHW",
-        shape=(-1, 2, -1, -1),
-        meaning="probability of nucleus; distance to the nucleus's own border over its largest",
+        shape=(-1, network.maps, -1, -1),
+        meaning="; ".join(meaning[: network.maps]),
     )
     return Graph(
         file=path.name,
         sha256=_digest(path),
         role="segment",
-        mpp=recipe.segment.mpp,
-        tile_px=recipe.segment.tile_px,
-        halo_px=recipe.segment.halo_px,
+        mpp=network.mpp,
+        tile_px=network.tile_px,
+        halo_px=network.halo_px,
         inputs=(pixels,),
         outputs=(out,),
     )
@@ -355,63 +363,112 @@ def student_card(
     )
 
 
-def nuclei_card(
-    recipe: NucleiRecipe, graph: Graph, counts: dict[str, dict[str, tuple[int, int, int]]], outcome: Outcome
-) -> Card:
-    """Returns the card of a nuclei model.
+_NUCLEI_SETS = {
+    "monuseg": ("MoNuSeg 2018, training fields (Kumar et al. 2017)", _MONUSEG_TERMS),
+    "tnbc": ("TNBC nuclei (Naylor et al. 2018)", _TNBC_TERMS),
+}
+_SPLITS = {
+    "patient": "by patient: the even-numbered TNBC patients are the test part",
+    "image": "by image, 25 of the TNBC fields at random are the test part: patients lie in training and test both",
+    "column": "by the manifest's column",
+    "folds": "by patient, at random",
+}
 
-    ``counts[block][set]`` holds fields, patients and nuclei of 'training', 'selection' and 'test'.
+
+def nuclei_card(
+    recipe: NucleiRecipe,
+    name: str,
+    graph: Graph,
+    counts: Mapping[str, Mapping[str, tuple[int, int, int]]],
+    *,
+    thresholds: dict[str, float],
+    pixels: tuple[list[float], list[float]],
+    made_by: str,
+) -> Card:
+    """Returns the card of a nuclei model, without scores yet.
+
+    ``counts[part][set]`` holds fields, patients and nuclei of 'training', 'selection' and 'test'; ``pixels`` mean
+    and SD of the training fields' mean color.
     """
-    sources = {
-        "monuseg": ("MoNuSeg 2018, training fields (Kumar et al. 2017)", _MONUSEG_TERMS),
-        "tnbc": ("TNBC nuclei (Naylor et al. 2018)", _TNBC_TERMS),
-    }
-    data = [_IMAGENET]
-    for block, used_for in (("training", "training"), ("selection", "selection"), ("test", "test")):
-        for name, (fields, patients, nuclei) in counts[block].items():
-            source, terms = sources[name]
+    own = ("a user's own set", "those of its owner")
+    network = recipe.network
+    data = []
+    if network.weights != "none":
+        data.append(_IMAGENET if network.name == "lite0" else _weights(network))
+    for part in ("training", "selection", "test"):
+        for folder, (fields, patients, nuclei) in counts[part].items():
+            source, terms = _NUCLEI_SETS.get(folder, own)
+            selected = ", ".join(recipe.split.selection)
             data.append(
                 Data.model_validate(
                     {
-                        "name": f"{name}, {block} patients",
+                        "name": f"{folder}, {part} patients",
                         "source": source,
                         "terms": terms,
-                        "used_for": used_for,
+                        "used_for": part,
                         "count": f"{fields} fields of {patients} patients, {nuclei} nuclei",
-                        "split": "by patient: the even-numbered TNBC patients are the test part; selection: "
-                        + ", ".join(recipe.selection_patients),
+                        "split": _SPLITS[recipe.split.by] + (f"; selection: {selected}" if selected else ""),
                     }
                 )
             )
     terms = "Non-commercial use, after the terms of MoNuSeg (CC BY-NC-SA 4.0); TNBC: CC BY 4.0."
     if "monuseg" not in recipe.sets:
-        terms = "CC BY 4.0, after the terms of TNBC."
+        terms = (
+            "CC BY 4.0, after the terms of TNBC."
+            if recipe.sets == ("tnbc",)
+            else "Those of the data's owners."
+        )
+    trained = sum(fields for fields, _, _ in counts["training"].values())
+    limits = [
+        "Kinds of nuclei are not told apart.",
+        f"Trained on {trained} fields"
+        + (
+            "; slides scanned at 0.5 µm/px were imitated by blurring, not seen."
+            if isinstance(recipe.images, CropSettings) and recipe.images.soften > 1
+            else "."
+        ),
+        "Faint, overlapping and out-of-focus nuclei are missed or merged; in dense lymphocytes counts are low.",
+        "The training sets differ in how generously nuclei are outlined, so areas are uncertain by some percent.",
+    ]
+    if "tnbc" in counts["test"]:
+        limits.insert(1, "Scored on triple-negative breast carcinoma of one center scanned at ×40 only.")
     return Card(
         card_version=CARD_VERSION,  # type: ignore[arg-type]
-        name=recipe.name,
+        name=name,
         version=recipe.version,
         family="nuclei",
-        task="Nuclei on H&E slides: which pixels are nucleus, and where touching nuclei part.",
+        task="Nuclei on H&E slides: which pixels are nucleus, and where touching nuclei part (after Kasturi et al."
+        f" 2022; network: {network.name}).",
         classes=("nucleus",),
         graphs=(graph,),
-        thresholds=outcome.thresholds,
+        thresholds=thresholds,
         data=tuple(data),
-        scores=outcome.scores,
-        calibration="Not calibrated. Thresholds were chosen on the selection patients.",
-        pixel_mean=outcome.pixel_mean,
-        pixel_std=outcome.pixel_std,
-        terms=terms + " Encoder weights: Apache-2.0.",
+        scores=(),
+        calibration="Not calibrated. Thresholds were chosen on the selection patients."
+        if counts["selection"]
+        else "Not calibrated; without a selection part the thresholds are the defaults.",
+        pixel_mean=(pixels[0][0], pixels[0][1], pixels[0][2]),
+        pixel_std=(pixels[1][0], pixels[1][1], pixels[1][2]),
+        terms=terms + (" Encoder weights: Apache-2.0." if network.name == "lite0" else ""),
         intended_use=_USE,
-        limits=(
-            "Kinds of nuclei are not told apart.",
-            "Scored on triple-negative breast carcinoma of one center scanned at ×40 only.",
-            "Trained on 52 fields; slides scanned at 0.5 µm/px were imitated by blurring, not seen.",
-            "Faint, overlapping and out-of-focus nuclei are missed or merged; in dense lymphocytes counts"
-            " are low.",
-            "The training sets differ in how generously nuclei are outlined, so areas are uncertain by some"
-            " percent.",
+        limits=tuple(limits),
+        made_by=made_by,
+    )
+
+
+def _weights(network: NucleiNetwork) -> Data:
+    return Data(
+        name="ImageNet-1k" if network.weights == "imagenet" else "unknown",
+        source=f"{network.name} encoder weights: "
+        + (
+            "as segmentation-models-pytorch fetches them"
+            if network.weights == "imagenet"
+            else network.weights
         ),
-        made_by=outcome.made_by,
+        terms="those of the weights",
+        used_for="pretraining",
+        count="about 1.28 million photographs" if network.weights == "imagenet" else "unknown",
+        split="as published",
     )
 
 

@@ -30,7 +30,6 @@ __all__ = [
 
 OPSET = 18
 _TOLERANCE = 1e-3
-_LARGEST_BYTES = 15_000_000
 
 Arrays = Mapping[str, NDArray]
 
@@ -94,7 +93,7 @@ def export_graph(
 
     ``samples`` are named inputs to compare on, the first of which also traces the graph; ``dynamic`` names
     the axes of each input that may take any size. Raises ModelOutputError, and removes the file, where ONNX
-    Runtime or OpenVINO (in float32) differ from torch by more than 1e-3 or the file is larger than 15 MB.
+    Runtime or OpenVINO (in float32) differ from torch by more than 1e-3.
     """
     graph = graph.eval().float()
     names = list(samples[0])
@@ -135,13 +134,11 @@ def export_graph(
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
     worst = largest_difference(graph, path, samples)
-    if worst > _TOLERANCE or path.stat().st_size > _LARGEST_BYTES:
-        size = path.stat().st_size
+    if worst > _TOLERANCE:
         path.unlink()
         raise ModelOutputError(
             path.parent.name,
-            f"{path.name} is refused: torch and the runtimes differ by {worst:.2g} (at most {_TOLERANCE} is"
-            f" allowed), size {size} bytes (at most {_LARGEST_BYTES})",
+            f"{path.name} is refused: torch and the runtimes differ by {worst:.2g} (at most {_TOLERANCE} is allowed)",
         )
     return worst
 

@@ -1,28 +1,70 @@
-"""The training loop: one network, one source of batches, a folder that a killed run resumes from."""
+"""The training loop of every family: one network, one source of batches, a folder that a killed run resumes from."""
 
 from __future__ import annotations
 
+import csv
+import logging
+import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from lobule.errors import ResultWriteError
+from lobule.errors import ConfigurationError, MissingDependencyError, ResultWriteError
 from lobule.training.recipe import LoopSettings
 
-__all__ = ["fit"]
+__all__ = ["AUTO", "CurvePoint", "Devices", "fit", "is_first_process", "read_curve", "seeded"]
 
 Batch = tuple[torch.Tensor, ...]
+Draw = Callable[[int, int], Batch]
+"""The ``index``-th batch of ``count`` samples, the same whenever it is asked for."""
+
 _CHECKPOINT_SECONDS = 60.0
+_NOTE_STEPS = 25
+_FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What to train on: ``count`` devices of a kind, and how many processes prepare batches beside them (0: none)."""
+
+    kind: Literal["auto", "cpu", "cuda"] = "auto"
+    count: int = 1
+    loaders: int = 0
+
+
+AUTO = Devices()
+"""One CUDA device where there is one, else the CPU."""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """``step`` steps done: mean loss since the point before, and the selection part's where it was looked at."""
+
+    step: int
+    loss: float
+    checked: float | None
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks; of several devices each has one of its own."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def seeded(draw: Callable[[np.random.Generator, int], Batch], seed: int) -> Draw:
+    """Returns a source whose ``index``-th batch is drawn with a generator seeded with (seed, index)."""
+    return lambda index, count: draw(np.random.default_rng([seed, index]), count)
 
 
 def fit(
     network: nn.Module,
-    draw: Callable[[np.random.Generator, int], Batch],
+    draw: Draw,
     loss_of: Callable[[nn.Module, Batch], torch.Tensor],
     settings: LoopSettings,
     *,
@@ -30,69 +72,177 @@ def fit(
     seed: int,
     say: Callable[[str], None],
     steps: int | None = None,
+    check: Callable[[nn.Module], float] | None = None,
+    devices: Devices = Devices("cpu"),
 ) -> nn.Module:
-    """Trains ``network`` in place and returns it carrying the averaged weights, in eval mode.
+    """Trains ``network`` in place and returns it on the CPU, carrying the averaged weights, in eval mode.
 
-    ``draw(rng, batch)`` returns the tensors that ``loss_of`` takes. Step ``i`` draws from a generator seeded
-    with (seed, i) and torch is seeded alike, so a resumed run sees what an unbroken one would have seen.
-    ``folder`` holds ``checkpoint.pt``, written whole every minute and at the end; asked for another number of
-    steps than before, the run goes on with the learning rate of the new one. Raises ResultWriteError.
+    Batches are a function of their index and torch is seeded by the step, so a resumed run sees what an unbroken
+    one would have seen. ``folder`` holds ``checkpoint.pt``, written whole every minute and at the end, and
+    ``curve.csv``; asked for another number of steps than before, the run goes on with the learning rate of the
+    new one. ``check`` gives the loss on the selection part, for the curve and for early stopping. With several
+    devices the command is started once for each, and only the first one returns. Raises ResultWriteError,
+    ConfigurationError, MissingDependencyError.
     """
     total = settings.steps if steps is None else steps
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    fabric = _launch(settings, devices)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
-    checkpoint = folder / "checkpoint.pt"
-    start = 0
-    if checkpoint.is_file():
-        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if held["seed"] == seed and held["step"] <= total:
-            network.load_state_dict(held["network"])
-            optimizer.load_state_dict(held["optimizer"])
-            average, start = held["average"], held["step"]
-            before = "" if held["total"] == total else f", begun for {held['total']}"
-            say(f"resuming at step {start} of {total}{before}")
+    network.to(memory_format=torch.channels_last)
+    make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    plain = make(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    model, optimizer = fabric.setup(network, plain)
+    average = {key: value.to(fabric.device) for key, value in average.items()}
+
+    state = _Progress(folder, seed, total)
+    start = state.resume(network, plain, average, fabric.device)
+    if start and fabric.is_global_zero:
+        say(state.resumed)
+    batches = _batches(draw, settings, start, total, fabric, devices.loaders)
     began = saved = time.monotonic()
     running: list[float] = []
+    looks = _looks(settings, total, check is not None)
     network.train()
     for step in range(start, total):
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, total, settings)
         torch.manual_seed(seed * 1_000_003 + step)
-        batch = draw(np.random.default_rng([seed, step]), settings.batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            loss = loss_of(network, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        losses = []
+        for part in range(settings.accumulate):
+            batch = tuple(tensor.to(fabric.device) for tensor in next(batches))
+            with fabric.no_backward_sync(model, enabled=part + 1 < settings.accumulate):
+                loss = loss_of(model, batch) / settings.accumulate
+                fabric.backward(loss)
+            losses.append(float(loss.detach()))
+        fabric.clip_gradients(model, optimizer, max_norm=5.0)
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         _follow(average, network.state_dict(), min(settings.average_decay, (1 + step) / (10 + step)))
-        running.append(float(loss.detach()))
-        if (step + 1) % 25 == 0 or step + 1 == total:
-            each = (time.monotonic() - began) / (step + 1 - start)
-            say(f"step {step + 1} of {total}: loss {np.mean(running):.4f}, {each:.2f} s a step")
+        running.append(sum(losses))
+        done = step + 1
+        looked = None
+        if done in looks:
+            assert check is not None
+            looked = _look(network, average, check, fabric.device)
+            state.judge(looked, average)
+        if done % _NOTE_STEPS == 0 or done == total or looked is not None:
+            state.note(CurvePoint(done, float(np.mean(running)), looked))
+            if fabric.is_global_zero:
+                say(_line(state.curve[-1], total, (time.monotonic() - began) / (done - start)))
             running.clear()
-        if time.monotonic() - saved > _CHECKPOINT_SECONDS or step + 1 == total:
+        stop = settings.early_stop is not None and state.without_gain >= settings.early_stop.patience
+        if fabric.is_global_zero and (
+            time.monotonic() - saved > _CHECKPOINT_SECONDS or done == total or stop
+        ):
             saved = time.monotonic()
-            _save(
-                checkpoint,
-                {
-                    "seed": seed,
-                    "total": total,
-                    "step": step + 1,
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average,
-                },
-            )
-    network.load_state_dict(average)
+            state.save(done, network, plain, average)
+        if stop:
+            if fabric.is_global_zero:
+                say(
+                    f"stopped at step {done}: no lower loss on the selection part in {state.without_gain} looks"
+                )
+            break
+    if not fabric.is_global_zero:
+        sys.exit(0)
+    network.to("cpu")
+    kept = state.best if settings.early_stop is not None and state.best is not None else average
+    network.load_state_dict({key: value.cpu() for key, value in kept.items()})
     return network.eval()
+
+
+def _launch(settings: LoopSettings, devices: Devices) -> Any:
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MissingDependencyError("lightning-fabric", "train", "training a model") from error
+    cuda = torch.cuda.is_available()
+    if devices.kind == "cuda" and not cuda:
+        raise ConfigurationError(
+            "--device", "cuda", "torch finds no CUDA device here; leave it out or say cpu"
+        )
+    kind = "cuda" if cuda and devices.kind != "cpu" else "cpu"
+    if settings.precision == "float16" and kind == "cpu":
+        raise ConfigurationError("precision", "float16", "processors train in float32 or bfloat16")
+    if kind == "cuda" and devices.count > torch.cuda.device_count():
+        raise ConfigurationError("--devices", devices.count, f"there are {torch.cuda.device_count()}")
+    if settings.batch % devices.count:
+        raise ConfigurationError("--devices", devices.count, f"it must divide the batch of {settings.batch}")
+    # it says in which precision it computes, which the recipe says too
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=kind,
+        devices=devices.count,
+        strategy="ddp" if devices.count > 1 else "auto",
+        precision=_FABRIC_PRECISION[settings.precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+class _Drawn(torch.utils.data.Dataset[Batch]):
+    """Batches by their index: a device's share of the batch is a batch of its own."""
+
+    def __init__(self, draw: Draw, count: int) -> None:
+        self._draw, self._count = draw, count
+
+    def __getitem__(self, index: int) -> Batch:
+        return self._draw(index, self._count)
+
+
+def _batches(
+    draw: Draw, settings: LoopSettings, start: int, total: int, fabric: Any, loaders: int
+) -> Iterator[Batch]:
+    world = fabric.world_size
+    drawn = _Drawn(draw, settings.batch // world)
+    first, last = start * settings.accumulate, total * settings.accumulate
+    indices = [k * world + fabric.global_rank for k in range(first, last)]
+    loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
+        drawn,
+        batch_size=None,
+        sampler=indices,
+        num_workers=loaders,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    return iter(loader)
+
+
+def _looks(settings: LoopSettings, total: int, possible: bool) -> set[int]:
+    """After which steps the selection part is looked at: as the recipe says, else ten times."""
+    if not possible:
+        return set()
+    every = settings.early_stop.every if settings.early_stop is not None else max(1, -(-total // 10))
+    return {*range(every, total, every), total}
+
+
+def _look(
+    network: nn.Module,
+    average: Mapping[str, torch.Tensor],
+    check: Callable[[nn.Module], float],
+    device: torch.device,
+) -> float:
+    """The loss of the averaged weights; the network goes on with its own."""
+    own = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(average)
+    network.eval()
+    with torch.no_grad():
+        loss = check(network)
+    network.load_state_dict(own)
+    network.train()
+    return loss
+
+
+def _line(point: CurvePoint, total: int, seconds: float) -> str:
+    looked = "" if point.checked is None else f", {point.checked:.4f} on the selection part"
+    left = seconds * (total - point.step)
+    return (
+        f"step {point.step} of {total}: loss {point.loss:.4f}{looked}, {seconds:.2f} s a step,"
+        f" {left / 60:.0f} min left"
+    )
 
 
 def _rate(step: int, total: int, settings: LoopSettings) -> float:
     warm = min(1.0, (step + 1) / max(1, min(settings.warmup_steps, total // 5 + 1)))
-    return float(settings.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / total))))
+    decay = 1.0 if settings.schedule == "constant" else 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / total))
+    return float(settings.learning_rate * warm * decay)
 
 
 def _follow(average: dict[str, torch.Tensor], now: Mapping[str, torch.Tensor], decay: float) -> None:
@@ -103,11 +253,101 @@ def _follow(average: dict[str, torch.Tensor], now: Mapping[str, torch.Tensor], d
             average[key].copy_(value)
 
 
-def _save(path: Path, state: Mapping[str, Any]) -> None:
-    beside = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(state), beside)
-        beside.replace(path)
-    except OSError as error:
-        raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error
+class _Progress:
+    """What a run has reached: its curve, its best weights, its checkpoint."""
+
+    def __init__(self, folder: Path, seed: int, total: int) -> None:
+        self._folder, self._seed, self._total = folder, seed, total
+        self.curve: list[CurvePoint] = []
+        self.best: dict[str, torch.Tensor] | None = None
+        self.lowest = float("inf")
+        self.without_gain = 0
+        self.resumed = ""
+
+    def resume(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: dict[str, torch.Tensor],
+        device: torch.device,
+    ) -> int:
+        """Loads the checkpoint if it is this run's; returns the number of steps done."""
+        checkpoint = self._folder / "checkpoint.pt"
+        if not checkpoint.is_file():
+            return 0
+        held = torch.load(checkpoint, map_location=device, weights_only=True)
+        if held["seed"] != self._seed or held["step"] > self._total:
+            return 0
+        network.load_state_dict(held["network"])
+        optimizer.load_state_dict(held["optimizer"])
+        for key, value in held["average"].items():
+            average[key].copy_(value)
+        self.best, self.lowest = held["best"], held["lowest"]
+        self.without_gain = held["without_gain"]
+        done = int(held["step"])
+        self.curve = [point for point in read_curve(self._folder) if point.step <= done]
+        before = "" if held["total"] == self._total else f", begun for {held['total']}"
+        self.resumed = f"resuming at step {done} of {self._total}{before}"
+        return done
+
+    def judge(self, loss: float, average: Mapping[str, torch.Tensor]) -> None:
+        """Keeps the weights of the lowest loss and counts the looks since."""
+        if loss < self.lowest:
+            self.lowest, self.without_gain = loss, 0
+            self.best = {key: value.detach().clone() for key, value in average.items()}
+        else:
+            self.without_gain += 1
+
+    def note(self, point: CurvePoint) -> None:
+        self.curve.append(point)
+
+    def save(
+        self,
+        done: int,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Writes the checkpoint and the curve, each whole. Raises ResultWriteError."""
+        state = {
+            "seed": self._seed,
+            "total": self._total,
+            "step": done,
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": dict(average),
+            "best": self.best,
+            "lowest": self.lowest,
+            "without_gain": self.without_gain,
+        }
+        path = self._folder / "checkpoint.pt"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            torch.save(state, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+            curve = self._folder / "curve.csv"
+            with curve.with_suffix(".part").open("w", encoding="utf-8", newline="") as handle:
+                rows = csv.writer(handle)
+                rows.writerow(["step", "loss", "selection_loss"])
+                rows.writerows(
+                    [p.step, repr(p.loss), "" if p.checked is None else repr(p.checked)] for p in self.curve
+                )
+            curve.with_suffix(".part").replace(curve)
+        except OSError as error:
+            raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error
+
+
+def read_curve(folder: Path) -> list[CurvePoint]:
+    """Returns the curve that a run's folder holds, empty where there is none yet."""
+    path = folder / "curve.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as handle:
+        return [
+            CurvePoint(
+                int(row["step"]),
+                float(row["loss"]),
+                float(row["selection_loss"]) if row["selection_loss"] else None,
+            )
+            for row in csv.DictReader(handle)
+        ]

@@ -1,58 +1,374 @@
-"""Trains a nuclei model."""
+"""Nuclei for the tower: the U-Nets of Kasturi et al. 2022 and the small one that ships."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from lobule.training.loop import fit
+from lobule.errors import ConfigurationError
+from lobule.evaluation.instances import aji
+from lobule.evaluation.interval import Interval
+from lobule.evaluation.nuclei import ImageScores, object_intervals, pixel_intervals, score_image
+from lobule.evaluation.pixels import MaskCounts, count_mask
+from lobule.families.instances import Way, split
+from lobule.models.card import Card, Score
+from lobule.training.cards import nuclei_card, segment_graph
+from lobule.training.export import SegmentGraph, export_graph
+from lobule.training.leakage import check_leakage
+from lobule.training.loop import Draw, seeded
 from lobule.training.networks import SegmentUNet
-from lobule.training.nuclei_fields import CropSource, NucleiField
-from lobule.training.recipe import NucleiRecipe, SegmentSettings
+from lobule.training.nuclei_images import AlgorithmOneSource, CropSource
+from lobule.training.nuclei_sets import NucleiField, read_set
+from lobule.training.recipe import AlgorithmOneSettings, LoopSettings, NucleiNetwork, NucleiRecipe
+from lobule.training.robustness import Moved, measure_robustness
+from lobule.training.score import pixel_statistics
+from lobule.training.splits import split_fields
+from lobule.training.task import Evaluation, Part
+from lobule.training.unets import EncoderUNet, PlainUNet, size_multiple
 
-__all__ = ["build_segment", "fit_segment", "segment_loss"]
+__all__ = ["NucleiTask", "Predict", "build_nuclei", "nuclei_loss", "run_fields"]
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""An image (H, W, 3) uint8, sides as the network needs them → maps (M, H, W) in [0, 1]."""
+
+_LITE_DECODER = (96, 64, 32)
+_SPLIT_UM = (0.25, 0.5, 0.75, 1.0, 1.5)
+"""Heights of markers above the saddle that are tried for the watershed."""
+_MARKERS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+_AREAS_UM2 = (3.0, 6.0, 10.0)
+_MIDDLE = {"mask": 0.5, "split_um": 0.5, "marker": 0.5, "min_area_um2": 6.0}
+"""Where nothing was chosen."""
+_KEYS: dict[Way, tuple[str, tuple[float, ...]]] = {
+    "components": ("", ()),
+    "watershed": ("split_um", _SPLIT_UM),
+    "learned": ("marker", _MARKERS),
+}
+"""The threshold that a way of telling nuclei apart has, and what is tried for it."""
 
 
-def build_segment(settings: SegmentSettings) -> SegmentUNet:
-    """Returns the untrained nuclei network of a recipe; its two maps are nucleus and distance."""
-    return SegmentUNet(2, settings.decoder, settings.pretrained)
+def build_nuclei(settings: NucleiNetwork, beside: Path) -> nn.Module:
+    """Returns the untrained network of that name. Raises WeightsNotFoundError, MissingDependencyError."""
+    if settings.name == "lite0":
+        return SegmentUNet(settings.maps, _LITE_DECODER, settings.weights == "imagenet")
+    if settings.name in ("basic-unet", "modified-unet"):
+        return PlainUNet(settings.maps, batch_norm=settings.name == "modified-unet")
+    return EncoderUNet(settings.name, settings.weights, settings.maps, beside)
 
 
-def segment_loss(logits: torch.Tensor, targets: torch.Tensor, distance_weight: float) -> torch.Tensor:
-    """Returns BCE + Dice on the nucleus map plus weighted L1 on the distance map; all (N, 2, H, W)."""
+def nuclei_loss(logits: torch.Tensor, targets: torch.Tensor, distance_weight: float) -> torch.Tensor:
+    """Returns BCE + Dice with smoothing 1 on the nucleus map, plus weighted L1 on a second, the distance map.
+
+    Both (N, maps, H, W). The Dice loss is 1 - (2 Σ y ŷ + 1) / (Σ y + Σ ŷ + 1) over the whole batch.
+    """
     logits = logits.float()
-    mask, distance = targets[:, 0], targets[:, 1]
+    mask = targets[:, 0]
     cross = functional.binary_cross_entropy_with_logits(logits[:, 0], mask)
     probability = torch.sigmoid(logits[:, 0])
     overlap = 2 * (probability * mask).sum() + 1
-    dice = 1 - overlap / (probability.sum() + mask.sum() + 1)
-    apart = (torch.sigmoid(logits[:, 1]) - distance).abs().mean()
-    return cross + dice + distance_weight * apart
+    loss = cross + 1 - overlap / (probability.sum() + mask.sum() + 1)
+    if distance_weight > 0:
+        loss = loss + distance_weight * (torch.sigmoid(logits[:, 1]) - targets[:, 1]).abs().mean()
+    return loss
 
 
-def fit_segment(
-    recipe: NucleiRecipe,
-    fields: list[NucleiField],
-    folder: Path,
-    say: Callable[[str], None],
-    steps: int | None = None,
-) -> nn.Module:
-    """Trains the nuclei network on the training fields; returns it in eval mode."""
-    settings = recipe.segment
-    source = CropSource(fields, settings)
+def run_fields(predict: Predict, fields: Sequence[NucleiField], multiple: int) -> list[NDArray[np.float32]]:
+    """Returns the maps (M, H, W) of each field, run whole, mirrored out to sides of a ``multiple``."""
+    return [_run_whole(predict, field.pixels, multiple) for field in fields]
 
-    def draw(rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
-        crops, targets = source.draw(rng, count)
-        return torch.from_numpy(crops), torch.from_numpy(targets)
 
-    def loss_of(network: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return segment_loss(network(batch[0]), batch[1], settings.distance_weight)
+def _run_whole(predict: Predict, pixels: NDArray[np.uint8], multiple: int) -> NDArray[np.float32]:
+    height, width = pixels.shape[:2]
+    # an image smaller than what is mirrored is mirrored again and again
+    grown = np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric")
+    return predict(grown)[:, :height, :width]
 
-    torch.manual_seed(recipe.seed)
-    network = build_segment(settings)
-    return fit(network, draw, loss_of, settings.loop, folder=folder, seed=recipe.seed, say=say, steps=steps)
+
+class NucleiTask:
+    """A nuclei recipe on its data (`lobule.training.task.Task`). Raises LeakageError where parts overlap."""
+
+    def __init__(self, recipe: NucleiRecipe, beside: Path, data: Path, seed: int) -> None:
+        self._recipe, self._beside, self._data, self._seed = recipe, beside, data, seed
+
+    @property
+    def loop(self) -> LoopSettings:
+        return self._recipe.loop
+
+    @cached_property
+    def parts(self) -> dict[str, list[NucleiField]]:
+        """The fields by part: 'training', 'selection', 'test'."""
+        fields: list[NucleiField] = []
+        for name in self._recipe.sets:
+            found, report = read_set(self._data / name)
+            fields.extend(found)
+            self._set_notes.extend(f"{name}: {note}" for note in report.notes)
+        parts = split_fields(fields, self._recipe.split)
+        check_leakage(parts, patients_apart=self._recipe.split.by != "image")
+        return parts
+
+    @cached_property
+    def _set_notes(self) -> list[str]:
+        return []
+
+    @property
+    def network_maps(self) -> int:
+        """How many maps the network gives."""
+        return self._recipe.network.maps
+
+    def notes(self) -> list[str]:
+        lines = []
+        for part, counts in self.counts().items():
+            told = ", ".join(
+                f"{fields} of {name} ({patients} patients, {nuclei} nuclei)"
+                for name, (fields, patients, nuclei) in counts.items()
+            )
+            lines.append(f"{part}: {told or 'no field'}")
+        return lines + self._set_notes
+
+    def counts(self) -> dict[str, dict[str, tuple[int, int, int]]]:
+        """Fields, patients and nuclei by part and set."""
+        out: dict[str, dict[str, tuple[int, int, int]]] = {}
+        for part, fields in self.parts.items():
+            out[part] = {}
+            for name in sorted({field.source_set for field in fields}):
+                own = [field for field in fields if field.source_set == name]
+                nuclei = sum(np.unique(field.instances).size - 1 for field in own)
+                out[part][name] = (len(own), len({field.patient for field in own}), nuclei)
+        return out
+
+    def network(self) -> nn.Module:
+        return build_nuclei(self._recipe.network, self._beside)
+
+    def source(self) -> Draw:
+        images, maps, fields = self._recipe.images, self._recipe.network.maps, self.parts["training"]
+        if isinstance(images, AlgorithmOneSettings):
+            whole = AlgorithmOneSource(fields, maps, self._seed)
+            return lambda index, count: _tensors(whole.draw(index, count))
+        crops = CropSource(fields, images, maps)
+        return seeded(lambda rng, count: _tensors(crops.draw(rng, count)), self._seed)
+
+    def loss(self, network: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return nuclei_loss(network(batch[0]), batch[1], self._recipe.network.distance_weight)
+
+    def check(self) -> Callable[[nn.Module], float] | None:
+        fields = self.parts["selection"]
+        if not fields:
+            return None
+        # whole fields, as Algorithm 1's size: what the loss is on crops depends on how they are drawn
+        source = AlgorithmOneSource(fields, self._recipe.network.maps, 0)
+        batches = [_tensors(source.draw(k, 1)) for k in range(0, len(source), 3)]
+
+        def loss(network: nn.Module) -> float:
+            device = next(network.parameters()).device
+            each = [self.loss(network, tuple(t.to(device) for t in batch)) for batch in batches]
+            return float(torch.stack(each).mean())
+
+        return loss
+
+    def predictor(self, network: nn.Module) -> Predict:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = network.to(device).eval()
+
+        def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with torch.no_grad():
+                logits = network(torch.from_numpy(pixels[None]).to(device))
+            return np.asarray(torch.sigmoid(logits)[0].float().cpu().numpy(), np.float32)
+
+        return predict
+
+    def graph_predictor(self, folder: Path, card: Card) -> Predict:
+        import onnxruntime
+
+        graph = card.graph("segment")
+        if graph is None:
+            raise ConfigurationError("model", card.name, "it is no nuclei model")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(
+            str(folder / graph.file), options, providers=["CPUExecutionProvider"]
+        )
+        name = graph.inputs[0].name
+        return lambda pixels: np.asarray(session.run(None, {name: pixels[None]})[0][0], np.float32)
+
+    def decide(self, predict: Predict) -> dict[str, float]:
+        """The mask threshold of highest pooled Jaccard, then those of the splitting of highest AJI.
+
+        Sets weigh alike, however many and large their selection fields are: they differ in how generously nuclei
+        are outlined. Without a selection part the middle of what would be tried.
+        """
+        network, fields = self._recipe.network, self.parts["selection"]
+        key, tried = _KEYS[network.split]
+        if not fields:
+            return {name: value for name, value in _MIDDLE.items() if name in ("mask", key, "min_area_um2")}
+        maps = run_fields(predict, fields, size_multiple(network.name))
+        sets = sorted({field.source_set for field in fields})
+        of_set = [[k for k, field in enumerate(fields) if field.source_set == name] for name in sets]
+
+        def pooled(threshold: float) -> float:
+            counts = [
+                count_mask(field.instances > 0, one[0] > threshold)
+                for one, field in zip(maps, fields, strict=True)
+            ]
+            nothing = MaskCounts(0, 0, 0, 0)
+            return float(np.mean([sum((counts[k] for k in own), nothing).jaccard for own in of_set]))
+
+        def aggregated(values: Mapping[str, float]) -> float:
+            each = [
+                aji(field.instances, self._labels(one, values, network.split))
+                for one, field in zip(maps, fields, strict=True)
+            ]
+            return float(np.mean([np.mean([each[k] for k in own]) for own in of_set]))
+
+        mask = max(np.arange(0.3, 0.71, 0.05).round(2).tolist(), key=pooled)
+        # one after the other: they hardly depend on each other
+        values = {"mask": mask, **({key: _MIDDLE[key]} if key else {})}
+        area = max(_AREAS_UM2, key=lambda least: aggregated(values | {"min_area_um2": least}))
+        values["min_area_um2"] = area
+        if key:
+            values[key] = max(tried, key=lambda value: aggregated(values | {key: value}))
+        return values
+
+    def _labels(self, maps: NDArray[np.float32], values: Mapping[str, float], way: Way) -> NDArray[np.int32]:
+        mpp = self._recipe.network.mpp
+        return split(
+            maps[: 2 if way == "learned" else 1],
+            way,
+            mask_threshold=values["mask"],
+            marker_threshold=values.get("marker", _MIDDLE["marker"]) if way == "learned" else None,
+            split_px=values.get("split_um", _MIDDLE["split_um"]) / mpp if way == "watershed" else None,
+            min_area_px=values["min_area_um2"] / mpp**2,
+        )
+
+    def score(self, predict: Predict, thresholds: Mapping[str, float], part: Part) -> Evaluation:
+        fields = self.parts[part]
+        if not fields:
+            raise ConfigurationError("--split", part, "the recipe's split leaves no field in it")
+        maps = run_fields(predict, fields, size_multiple(self._recipe.network.name))
+        ways: list[Way] = ["components", "watershed"]
+        if self._recipe.network.maps > 1:
+            ways.append("learned")
+        images = [
+            score_image(
+                field.instances,
+                one[0] > 0.5,
+                {way: self._labels(one, thresholds, way) for way in ways},
+            )
+            for one, field in zip(maps, fields, strict=True)
+        ]
+        patients = len({field.patient for field in fields})
+        names = " and ".join(sorted({field.source_set for field in fields}))
+        apart = "kept out of training" if part == "test" else f"of the {part} part"
+        if part == "test" and self._recipe.split.by == "image":
+            apart = "of which other fields were trained on"
+        where = f"{names}, {len(fields)} fields of {patients} patients {apart}"
+        scores = [
+            _score(name, value, where, "probability above 0.5; bootstrap over fields")
+            for name, value in pixel_intervals(images).items()
+        ]
+        own = self._recipe.network.split
+        for way in (own, *(way for way in ways if way != own)):
+            suffix = "" if way == own else f", {way}"
+            how = f"{_told(thresholds)}; nuclei told apart by {_WAYS[way]}; bootstrap over fields"
+            scores += [
+                _score(name + suffix, value, where, how)
+                for name, value in object_intervals(images, way).items()
+            ]
+        return Evaluation(
+            tuple(scores), tuple(_row(field, one) for field, one in zip(fields, images, strict=True))
+        )
+
+    def disturb(self, predict: Predict, thresholds: Mapping[str, float], part: Part) -> list[Moved]:
+        network = self._recipe.network
+
+        def find(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+            maps = _run_whole(predict, pixels, size_multiple(network.name))
+            return self._labels(maps, thresholds, network.split)
+
+        return measure_robustness(find, [field.pixels for field in self.parts[part]])
+
+    def export(
+        self, network: nn.Module, thresholds: Mapping[str, float], folder: Path, name: str, made_by: str
+    ) -> Card:
+        file = folder / "model.onnx"
+        multiple = size_multiple(self._recipe.network.name)
+        rng = np.random.default_rng(self._seed)
+        real = [field.pixels for field in self.parts["test"][:1]]
+        side = [(min(512, pixels.shape[0]) // multiple * multiple) for pixels in real]
+        apart = export_graph(
+            SegmentGraph(network),
+            file,
+            [
+                {"pixels": rng.integers(0, 256, (2, 256, 320, 3), dtype=np.uint8)},
+                *({"pixels": pixels[None, :n, :n]} for pixels, n in zip(real, side, strict=True)),
+                {"pixels": rng.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)},
+            ],
+            output="maps",
+            dynamic={"pixels": {0: "n", 1: "h", 2: "w"}},
+        )
+        graph = segment_graph(file, self._recipe.network)
+        # what is scored is what is shipped
+        card = nuclei_card(
+            self._recipe,
+            name,
+            graph,
+            self.counts(),
+            thresholds=dict(thresholds),
+            pixels=pixel_statistics([field.pixels for field in self.parts["training"]]),
+            made_by=f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
+        )
+        found = self.score(self.graph_predictor(folder, card), thresholds, "test")
+        return card.model_copy(update={"scores": found.scores})
+
+
+_WAYS = {
+    "components": "connected components of the mask",
+    "watershed": "watershed on the mask's distance transform",
+    "learned": "watershed on the network's distance map",
+}
+
+
+def _told(thresholds: Mapping[str, float]) -> str:
+    names = {"mask": "mask > {:g}", "marker": "marker > {:g}", "split_um": "split by {:g} µm"}
+    told = [text.format(thresholds[key]) for key, text in names.items() if key in thresholds]
+    return ", ".join([*told, f"at least {thresholds['min_area_um2']:g} µm²"])
+
+
+def _tensors(batch: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.from_numpy(array) for array in batch)
+
+
+def _score(name: str, value: Interval, where: str, how: str) -> Score:
+    return Score(
+        name=name,
+        value=round(value.value, 4),
+        low=round(value.low, 4),
+        high=round(value.high, 4),
+        on=where,
+        how=how,
+    )
+
+
+def _row(field: NucleiField, scores: ImageScores) -> dict[str, str | float]:
+    row: dict[str, str | float] = {
+        "field": field.name,
+        "patient": field.patient,
+        "organ": field.organ or "",
+        "nuclei": int(np.unique(field.instances).size - 1),
+        "pixel_jaccard": scores.pixels.jaccard,
+        "pixel_f1": scores.pixels.dice,
+        "pixel_precision": scores.pixels.precision,
+        "pixel_recall": scores.pixels.recall,
+        "pixel_accuracy": scores.pixels.accuracy,
+    }
+    for way in scores.aji:
+        row[f"aji_{way}"] = scores.aji[way]
+        row[f"aji_plus_{way}"] = scores.aji_plus[way]
+        row[f"pq_{way}"] = scores.objects[way].panoptic_quality
+        row[f"found_{way}"] = scores.objects[way].matched + scores.objects[way].spare
+    return row

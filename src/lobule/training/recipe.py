@@ -14,16 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from lobule.errors import ConfigurationError
 
 __all__ = [
+    "AlgorithmOneSettings",
     "AugmentSettings",
     "BlockSplit",
     "ComposeSettings",
+    "CropSettings",
+    "EarlyStop",
     "LoopSettings",
+    "NucleiNetwork",
     "NucleiRecipe",
+    "NucleiSplit",
     "PatchSettings",
+    "Recipe",
     "RefineSettings",
     "ScreenNetwork",
     "ScreenRecipe",
-    "SegmentSettings",
     "StudentRecipe",
     "TileMix",
     "TumorRecipe",
@@ -39,18 +44,33 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class EarlyStop(_Strict):
+    """When to stop before the last step: after ``patience`` looks at the selection part without a lower loss."""
+
+    every: Count
+    """Steps between two looks."""
+    patience: Count
+
+
 class LoopSettings(_Strict):
-    """How a network is fitted: AdamW, linear warm-up, cosine decay, a moving average of the weights."""
+    """How a network is fitted: Adam or AdamW, linear warm-up, decay, a moving average of the weights."""
 
     steps: Count
     batch: Count
+    """Samples of a forward pass, over all devices."""
+    accumulate: Count = 1
+    """Forward passes whose gradients make one step."""
+    optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: Positive
+    schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
     average_decay: Annotated[float, Field(ge=0, lt=1)]
     """Decay of the exponential moving average of all weights and statistics; its end is what is exported."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "bfloat16", "float16"]
     """Arithmetic of the convolutions while training; weights and exported graphs are float32."""
+    early_stop: EarlyStop | None = None
+    """None: the last step's weights are kept; else those of the lowest loss on the selection part."""
 
 
 class AugmentSettings(_Strict):
@@ -130,23 +150,81 @@ class RefineSettings(_Strict):
         return self
 
 
-class SegmentSettings(_Strict):
-    """The nuclei network."""
+class NucleiNetwork(_Strict):
+    """A nuclei network by name: the fourteen of Kasturi et al. 2022, and the small one that ships.
 
-    encoder: Literal["efficientnet-lite0"]
-    pretrained: bool
-    decoder: tuple[Count, Count, Count]
+    ``weights``: where the encoder starts: "none", "imagenet", or a file of its weights beside the recipe.
+    """
+
+    name: Literal[
+        "basic-unet",
+        "modified-unet",
+        "resnet50",
+        "resnet101",
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "densenet121",
+        "densenet201",
+        "lite0",
+    ]
+    weights: Annotated[str, Field(min_length=1)]
+    split: Literal["components", "watershed", "learned"]
+    """How nuclei are told apart: connected parts, watershed of the mask's distance, or a learned distance map."""
+    distance_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Of the learned distance in the loss."""
     mpp: Positive
-    crop_px: Annotated[int, Field(ge=32, multiple_of=32)]
     tile_px: Annotated[int, Field(ge=32, multiple_of=32)]
     halo_px: Annotated[int, Field(ge=0, multiple_of=32)]
+
+    @model_validator(mode="after")
+    def _one_of_the_maps(self) -> NucleiNetwork:
+        if (self.split == "learned") != (self.distance_weight > 0):
+            raise ValueError("split 'learned' needs a distance_weight above 0, the others have none")
+        if self.weights != "none" and self.name in ("basic-unet", "modified-unet"):
+            raise ValueError(f'there are no weights for {self.name} to start from: weights = "none"')
+        return self
+
+    @property
+    def maps(self) -> int:
+        """How many maps the network gives: nucleus, and the learned distance where there is one."""
+        return 2 if self.split == "learned" else 1
+
+
+class AlgorithmOneSettings(_Strict):
+    """Training on Algorithm 1's images, whole (Kasturi et al. 2022): three of each field, 512 × 512 px."""
+
+    kind: Literal["algorithm-1"]
+
+
+class CropSettings(_Strict):
+    """Training on crops drawn anew each step."""
+
+    kind: Literal["crops"]
+    crop_px: Annotated[int, Field(ge=32, multiple_of=32)]
     soften: Annotated[float, Field(ge=1, le=4)]
     """Largest factor of a random down- and up-sampling, so that slides scanned at 0.5 µm/px are known."""
-    distance_weight: Positive
     empty_share: Share
     """Share of crops that are glass, pen or smear without a nucleus."""
-    loop: LoopSettings
+    elastic_px: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Largest displacement of an elastic deformation of half of the crops."""
+    macenko: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Strength of the jitter of a crop's own two stains (Macenko et al. 2009)."""
     augment: AugmentSettings
+
+
+class NucleiSplit(_Strict):
+    """Which fields train, choose (thresholds, early stopping) and test.
+
+    ``by``: "patient": the even-numbered TNBC patients test; "image": 25 of the TNBC fields at random test, their
+    patients train too (the paper's count, and leaky); "column": the manifest's ``split``; "folds": of a user's own
+    sets, ``test_share`` of the patients at random. ``selection`` names patients that neither train nor test.
+    """
+
+    by: Literal["patient", "image", "column", "folds"]
+    selection: tuple[str, ...] = ()
+    selection_share: Share = 0.0
+    test_share: Share = 0.2
+    seed: int = 0
 
 
 class TumorRecipe(_Strict):
@@ -225,16 +303,18 @@ class ScreenRecipe(_Strict):
 
 
 class NucleiRecipe(_Strict):
-    """A nuclei model on MoNuSeg and TNBC."""
+    """A nuclei model on fields with outlined nuclei."""
 
     family: Literal["nuclei"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     seed: int
-    sets: Annotated[tuple[Literal["monuseg", "tnbc"], ...], Field(min_length=1)]
-    test_patients: Literal["tnbc-even"]
-    selection_patients: tuple[str, ...]
-    segment: SegmentSettings
+    sets: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...], Field(min_length=1)]
+    """Folders of the data: MoNuSeg, TNBC or a user's own images with masks."""
+    split: NucleiSplit
+    network: NucleiNetwork
+    images: Annotated[AlgorithmOneSettings | CropSettings, Field(discriminator="kind")]
+    loop: LoopSettings
 
 
 class StudentRecipe(_Strict):
@@ -252,11 +332,11 @@ class StudentRecipe(_Strict):
     """What the log odds are multiplied with and what is added to them."""
 
 
-AnyRecipe = TumorRecipe | NucleiRecipe | ScreenRecipe | StudentRecipe
-_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discriminator="family")])
+Recipe = TumorRecipe | NucleiRecipe | ScreenRecipe | StudentRecipe
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="family")])
 
 
-def read_recipe(path: Path) -> AnyRecipe:
+def read_recipe(path: Path) -> Recipe:
     """Reads and checks a recipe. Raises ConfigurationError that names the first offending key."""
     allowed = "a recipe is a TOML file like those in recipes/"
     try:

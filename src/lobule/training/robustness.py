@@ -144,14 +144,20 @@ def measure_robustness(
         found = [disturbance.back(find(disturbance.change(pixels)), pixels.shape[:2]) for pixels in images]
         each = np.array([dice(one > 0, other > 0) for one, other in zip(plain, found, strict=True)])
         counts = np.array([_count(labels) for labels in found])
-        out.append(
-            Moved(
-                disturbance.name,
-                bootstrap(lambda at, each=each: float(each[at].mean()), len(images)),
-                bootstrap(lambda at, counts=counts: _ratio(counts[at].sum(), counted[at].sum()), len(images)),
-            )
-        )
+        out.append(_moved(disturbance.name, each, counts, counted))
     return out
+
+
+def _moved(
+    name: str, each: NDArray[np.float64], counts: NDArray[np.int64], plain: NDArray[np.int64]
+) -> Moved:
+    def mean(at: NDArray[np.intp]) -> float:
+        return float(each[at].mean())
+
+    def ratio(at: NDArray[np.intp]) -> float:
+        return _ratio(int(counts[at].sum()), int(plain[at].sum()))
+
+    return Moved(name, bootstrap(mean, len(each)), bootstrap(ratio, len(each)))
 
 
 def _count(labels: Labels) -> int:

@@ -1,4 +1,4 @@
-"""One training run: a recipe and data in, a model folder out."""
+"""Training of the tumor models: a recipe and data in, a model folder out."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from lobule.models.zoo import load_model, shipped_models
 from lobule.training.bach import read_fields
 from lobule.training.cards import (
     Outcome,
-    nuclei_card,
     patch_graph,
     refine_graph,
     screen_graph,
     screened_card,
-    segment_graph,
     tumor_card,
     write_card,
 )
@@ -35,17 +33,12 @@ from lobule.training.composed import (
     region_scores,
     threshold_of_regions,
 )
-from lobule.training.export import PatchGraph, RefineGraph, ScreenGraph, SegmentGraph, export_graph
-from lobule.training.nuclei import fit_segment
-from lobule.training.nuclei_fields import NucleiField, read_nuclei_fields, split_patients
-from lobule.training.recipe import NucleiRecipe, ScreenRecipe, StudentRecipe, TumorRecipe, read_recipe
+from lobule.training.export import PatchGraph, RefineGraph, ScreenGraph, export_graph
+from lobule.training.recipe import ScreenRecipe, StudentRecipe, TumorRecipe, read_recipe
 from lobule.training.score import (
     best_threshold,
-    choose_nuclei_thresholds,
     pixel_statistics,
     score_fields,
-    score_nuclei,
-    segment_fields,
     tumor_scores,
 )
 from lobule.training.screen import calibrate, fit_screen
@@ -89,16 +82,13 @@ class _OnnxModel:
         return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
 
-def train_recipe(
-    path: Path, data: Path, out: Path, *, say: Say, steps: int | None = None, threads: int = 1
-) -> Path:
+def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | None = None) -> Path:
     """Trains what the recipe at ``path`` says on ``data`` and writes ``out``/model; returns that folder.
 
     ``out`` also holds the checkpoints: a killed run goes on from them. ``steps`` overrides the number of
     steps of every stage, for a trial. Raises ConfigurationError, ModelOutputError, ResultWriteError.
     """
     recipe = read_recipe(path)
-    torch.set_num_threads(threads)
     made_by = f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
     if not isinstance(recipe, StudentRecipe):
         made_by += f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
@@ -114,7 +104,7 @@ def train_recipe(
     elif isinstance(recipe, ScreenRecipe):
         card = _train_screen(recipe, data, out, folder, say, steps, made_by)
     else:
-        card = _train_nuclei(recipe, data, out, folder, say, steps, made_by)
+        raise ConfigurationError("recipe", recipe.name, "it is trained as a run of its own")
     write_card(card, folder)
     for score in card.scores:
         say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g}) on {score.on}")
@@ -300,59 +290,3 @@ def _train_screen(
         agreement_scores(measured, where),
         f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
     )
-
-
-def _train_nuclei(
-    recipe: NucleiRecipe, data: Path, out: Path, folder: Path, say: Say, steps: int | None, made_by: str
-) -> Card:
-    settings = recipe.segment
-    blocks = split_patients(read_nuclei_fields(data, recipe.sets), recipe)
-    say(", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
-    network = fit_segment(recipe, blocks["training"], out / "segment", say, steps)
-    rng = np.random.default_rng(recipe.seed)
-    file = folder / "model.onnx"
-    apart = export_graph(
-        SegmentGraph(network),
-        file,
-        [
-            _random_pixels(rng, 2, 256, 320, 3),
-            {"pixels": blocks["test"][0].pixels[None, :512, :512]},
-            _random_pixels(rng, 3, 64, 96, 3),
-        ],
-        output="maps",
-        dynamic={"pixels": {0: "n", 1: "h", 2: "w"}},
-    )
-    session = _OnnxModel(file).session()
-
-    def segment(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(None, {"pixels": images})[0]
-
-    values = choose_nuclei_thresholds(
-        segment_fields(segment, blocks["selection"]), blocks["selection"], settings.mpp
-    )
-    tested = segment_fields(segment, blocks["test"])
-    patients = len({field.patient for field in blocks["test"]})
-    where = f"TNBC, {len(blocks['test'])} fields of {patients} patients kept out of training"
-    scores = score_nuclei(tested, blocks["test"], values, settings.mpp, where)
-    mean, std = pixel_statistics([field.pixels for field in blocks["training"]])
-    return nuclei_card(
-        recipe,
-        segment_graph(file, recipe),
-        {block: _count(fields) for block, fields in blocks.items()},
-        Outcome(
-            {"mask": values.mask, "marker": values.marker, "min_area_um2": values.min_area_um2},
-            tuple(scores),
-            (mean[0], mean[1], mean[2]),
-            (std[0], std[1], std[2]),
-            f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
-        ),
-    )
-
-
-def _count(fields: Sequence[NucleiField]) -> dict[str, tuple[int, int, int]]:
-    out: dict[str, tuple[int, int, int]] = {}
-    for name in sorted({field.name.split("/")[0] for field in fields}):
-        own = [field for field in fields if field.name.startswith(f"{name}/")]
-        nuclei = sum(np.unique(field.instances).size - 1 for field in own)
-        out[name] = (len(own), len({field.patient for field in own}), nuclei)
-    return out

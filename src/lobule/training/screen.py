@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from lobule.errors import ModelOutputError
-from lobule.training.loop import fit
+from lobule.training.loop import fit, seeded
 from lobule.training.networks import ScreenNet
 from lobule.training.recipe import ScreenNetwork, ScreenRecipe
 from lobule.training.screen_agreement import odds
@@ -128,7 +128,16 @@ def fit_screen(
     torch.manual_seed(recipe.seed)
     network = build_screen(recipe.network)
     start_from(network, patch, data.tiles[:: max(1, len(data.tiles) // 256)][:256])
-    fit(network, draw, loss_of, recipe.loop, folder=folder, seed=recipe.seed, say=say, steps=steps)
+    fit(
+        network,
+        seeded(draw, recipe.seed),
+        loss_of,
+        recipe.loop,
+        folder=folder,
+        seed=recipe.seed,
+        say=say,
+        steps=steps,
+    )
     return network
 
 

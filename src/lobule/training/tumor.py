@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from lobule.training.bach import FieldImage, TileSource
 from lobule.training.composed import Frame, FrameSource
-from lobule.training.loop import fit
+from lobule.training.loop import fit, seeded
 from lobule.training.networks import RefineUNet, TileClassifier
 from lobule.training.recipe import PatchSettings, RefineSettings, TumorRecipe
 
@@ -53,7 +53,16 @@ def fit_patch(
 
     torch.manual_seed(recipe.seed)
     network = build_patch(settings)
-    return fit(network, draw, loss_of, settings.loop, folder=folder, seed=recipe.seed, say=say, steps=steps)
+    return fit(
+        network,
+        seeded(draw, recipe.seed),
+        loss_of,
+        settings.loop,
+        folder=folder,
+        seed=recipe.seed,
+        say=say,
+        steps=steps,
+    )
 
 
 def build_refine(settings: RefineSettings) -> RefineUNet:
@@ -85,4 +94,13 @@ def fit_refine(
 
     torch.manual_seed(recipe.seed)
     network = build_refine(settings)
-    return fit(network, draw, loss_of, settings.loop, folder=folder, seed=recipe.seed, say=say, steps=steps)
+    return fit(
+        network,
+        seeded(draw, recipe.seed),
+        loss_of,
+        settings.loop,
+        folder=folder,
+        seed=recipe.seed,
+        say=say,
+        steps=steps,
+    )

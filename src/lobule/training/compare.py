@@ -1,0 +1,201 @@
+"""Recipes side by side: trained, scored on the test part and set beside what their paper published."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from lobule.errors import ConfigurationError, LobuleError
+from lobule.training.loop import AUTO, Devices, read_curve
+from lobule.training.networks import count_parameters
+from lobule.training.nuclei import build_nuclei
+from lobule.training.recipe import NucleiRecipe, read_recipe
+from lobule.training.tower import evaluate, open_run, recipe_seed, train_run
+from lobule.whole_file import whole_file
+
+__all__ = ["KASTURI_2022", "compare_recipes"]
+
+Say = Callable[[str], None]
+
+KASTURI_2022: dict[tuple[str, str], tuple[float, float, float, float, float, float]] = {
+    ("modified-unet", "none"): (0.662, 0.795, 0.821, 0.788, 0.936, 129.5),
+    ("resnet50", "none"): (0.588, 0.737, 0.743, 0.757, 0.922, 71.6),
+    ("resnet101", "none"): (0.574, 0.725, 0.756, 0.732, 0.916, 40.6),
+    ("resnext50_32x4d", "none"): (0.581, 0.731, 0.793, 0.708, 0.914, 75.9),
+    ("resnext101_32x8d", "none"): (0.571, 0.722, 0.818, 0.676, 0.907, 36.5),
+    ("densenet121", "none"): (0.594, 0.742, 0.812, 0.707, 0.912, 30.9),
+    ("densenet201", "none"): (0.610, 0.756, 0.791, 0.747, 0.921, 19.5),
+    ("resnet50", "imagenet"): (0.647, 0.783, 0.750, 0.833, 0.938, 72.8),
+    ("resnet101", "imagenet"): (0.648, 0.784, 0.815, 0.773, 0.932, 42.6),
+    ("resnext50_32x4d", "imagenet"): (0.649, 0.782, 0.799, 0.795, 0.932, 77.0),
+    ("resnext101_32x8d", "imagenet"): (0.660, 0.792, 0.793, 0.810, 0.938, 36.1),
+    ("densenet121", "imagenet"): (0.669, 0.800, 0.806, 0.806, 0.939, 32.2),
+    ("densenet201", "imagenet"): (0.662, 0.794, 0.785, 0.819, 0.938, 19.6),
+}
+"""(encoder, weights) → Jaccard, F1, recall, precision, accuracy (Table II) and frames/s (Table III, RTX 3060)."""
+
+_MEASURES = ("Jaccard", "F1", "recall", "precision", "accuracy")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A recipe's runs: its figures by measure, one of each run; why it has none."""
+
+    recipe: NucleiRecipe
+    parameters: int | None
+    scores: dict[str, list[float]]
+    objects: dict[str, list[float]]
+    losses: list[float]
+    steps: int
+    frames_per_second: float | None
+    missing: str = ""
+
+
+def compare_recipes(
+    recipes: Sequence[Path],
+    data: Path | None,
+    work: Path,
+    table: Path,
+    *,
+    seeds: int,
+    say: Say,
+    steps: int | None = None,
+    minutes: float | None = None,
+    devices: Devices = AUTO,
+) -> None:
+    """Trains each recipe ``seeds`` times below ``work``, the smallest first, and writes the Markdown ``table``.
+
+    Figures are medians over the runs that are done; the table says of each recipe how many, or why there is none.
+    Without ``data`` nothing is trained and what lies in ``work`` is tabulated. No run begins after ``minutes``.
+    """
+    began = time.monotonic()
+    read: list[tuple[Path, NucleiRecipe]] = []
+    for path in recipes:
+        recipe = read_recipe(path)
+        if not isinstance(recipe, NucleiRecipe):
+            raise ConfigurationError("recipes", str(path), "nuclei recipes can be compared so far")
+        read.append((path, recipe))
+    sizes = {path: _parameters(path, recipe) for path, recipe in read}
+    rows = []
+    for path, recipe in sorted(read, key=lambda pair: (sizes[pair[0]] or 2**60, pair[0].name)):
+        missing = "" if sizes[path] is not None else "its weights cannot be had here"
+        for k in range(seeds):
+            out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
+            late = minutes is not None and time.monotonic() - began > minutes * 60
+            if missing or _scored(out) or data is None or late:
+                continue
+            say(f"{recipe.name}, seed {recipe_seed(recipe) + k}")
+            try:
+                train_run(
+                    path, data, out, say=say, steps=steps, seed=recipe_seed(recipe) + k, devices=devices
+                )
+                evaluate(out, data, "test", say=say)
+            except LobuleError as error:
+                missing = str(error)
+                say(f"{recipe.name}: {error}")
+        rows.append(_row(recipe, work, seeds, sizes[path], missing))
+    with whole_file(table) as stream:
+        stream.write(_markdown(rows, seeds).encode())
+
+
+def _parameters(path: Path, recipe: NucleiRecipe) -> int | None:
+    """How many numbers the network has; of one whose weights cannot be had, None."""
+    try:
+        # what it starts from does not change its size
+        bare = recipe.network.model_copy(update={"weights": "none"})
+        return count_parameters(build_nuclei(bare, path.parent))
+    except LobuleError:
+        return None
+
+
+def _scored(out: Path) -> bool:
+    return (out / "evaluation-test" / "scores.json").is_file() and (out / "weights.pt").is_file()
+
+
+def _row(recipe: NucleiRecipe, work: Path, seeds: int, parameters: int | None, missing: str) -> _Row:
+    scores: dict[str, list[float]] = {}
+    objects: dict[str, list[float]] = {}
+    losses, steps, speed = [], 0, None
+    for k in range(seeds):
+        out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
+        if not _scored(out):
+            continue
+        values = {
+            one["name"]: one["value"]
+            for one in json.loads((out / "evaluation-test" / "scores.json").read_text("utf-8"))
+        }
+        for measure in _MEASURES:
+            scores.setdefault(measure, []).append(values[f"pixel {measure}, mean of images"])
+        for measure in ("AJI", "PQ"):
+            objects.setdefault(measure, []).append(values[f"{measure}, mean of images"])
+        losses.append(read_curve(out)[-1].loss)
+        run = open_run(out)
+        steps = run.steps
+        speed = _frames_per_second(run.task(run.data).network()) if speed is None else speed
+    return _Row(recipe, parameters, scores, objects, losses, steps, speed, missing)
+
+
+def _frames_per_second(network: torch.nn.Module) -> float:
+    """Fields of 512² a second, one at a time, through torch in float32 on the CPU; the median of five."""
+    network.eval()
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 512, 512, 3), dtype=np.uint8))
+    seconds = []
+    with torch.no_grad():
+        for _ in range(6):
+            began = time.perf_counter()
+            network(pixels)
+            seconds.append(time.perf_counter() - began)
+    return 1 / median(seconds[1:])
+
+
+def _markdown(rows: Sequence[_Row], seeds: int) -> str:
+    head = [
+        "Test part, mean of images, threshold 0.5; medians over runs. In brackets: Kasturi et al. 2022, Tables II and",
+        "III (their frames/s on an RTX 3060; ours through torch on this machine's CPU, float32, 512² at a time).",
+        "",
+        "| network | encoder weights | million numbers | steps | runs | train loss | Jaccard | F1 | recall | precision"
+        " | accuracy | AJI | PQ | frames/s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines = []
+    for row in rows:
+        network = row.recipe.network
+        published = KASTURI_2022.get((network.name, network.weights))
+        name = network.name if published or network.name == "basic-unet" else f"{row.recipe.name}"
+        size = "" if row.parameters is None else f"{row.parameters / 1e6:.1f}"
+        runs = len(row.losses)
+        cells = [name, network.weights, size]
+        told = [f"({value:g})" for value in published] if published else [""] * 6
+        if not runs:
+            why = f"not run: {row.missing}" if row.missing else "not run"
+            lines.append("| " + " | ".join([*cells, "", why, "", *told[:5], "", "", told[5]]) + " |")
+            continue
+        figures = [f"{median(row.scores[measure]):.3f}" for measure in _MEASURES]
+        if runs > 1:
+            jaccard = row.scores["Jaccard"]
+            figures[0] += f" [{min(jaccard):.3f}-{max(jaccard):.3f}]"
+        assert row.frames_per_second is not None
+        lines.append(
+            "| "
+            + " | ".join(
+                [
+                    *cells,
+                    str(row.steps),
+                    f"{runs} of {seeds}",
+                    f"{median(row.losses):.3f}",
+                    *(f"{own} {paper}".strip() for own, paper in zip(figures, told, strict=False)),
+                    f"{median(row.objects['AJI']):.3f}",
+                    f"{median(row.objects['PQ']):.3f}",
+                    f"{row.frames_per_second:.2f} {told[5]}".strip(),
+                ]
+            )
+            + " |"
+        )
+    return "\n".join([*head, *lines, ""])

@@ -1,0 +1,292 @@
+"""Train, evaluate, export: what is the same for every family. A family brings a `Task`.
+
+A run is a folder: ``recipe.toml`` as it was, ``run.json`` (seed, data, thresholds, what it ran on), ``curve.csv``,
+``checkpoint.pt`` to go on from, ``weights.pt`` once it is done, and an ``evaluation-<part>`` for each part scored.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lobule import __version__
+from lobule.errors import ConfigurationError, ResultWriteError
+from lobule.models.card import Card
+from lobule.models.zoo import load_model
+from lobule.training.cards import write_card
+from lobule.training.loop import AUTO, Devices, fit, is_first_process
+from lobule.training.nuclei import NucleiTask
+from lobule.training.recipe import NucleiRecipe, Recipe, read_recipe
+from lobule.training.robustness import Moved
+from lobule.training.task import Evaluation, Part, Task
+from lobule.whole_file import whole_file
+
+__all__ = ["Run", "evaluate", "export_run", "open_run", "train_run"]
+
+Say = Callable[[str], None]
+
+
+def _task(recipe: Recipe, beside: Path, data: Path, seed: int) -> Task:
+    if isinstance(recipe, NucleiRecipe):
+        return NucleiTask(recipe, beside, data, seed)
+    raise ConfigurationError("recipe", recipe.family, "runs are folders for the nuclei family only so far")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read."""
+
+    folder: Path
+    recipe: Recipe
+    beside: Path
+    """Where files that the recipe names lie."""
+    seed: int
+    steps: int
+    thresholds: dict[str, float] | None
+    """None until it is done."""
+    made_by: str
+    data: Path
+    """Where the data lay."""
+
+    def task(self, data: Path) -> Task:
+        """The family's task on these data."""
+        return _task(self.recipe, self.beside, data, self.seed)
+
+    def trained(self, task: Task) -> nn.Module:
+        """The network with its final weights. Raises ConfigurationError where the run is not done."""
+        weights = self.folder / "weights.pt"
+        if self.thresholds is None or not weights.is_file():
+            raise ConfigurationError(
+                "run", str(self.folder), "it is not done; the same lobule train command goes on"
+            )
+        network = task.network()
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        return network.eval()
+
+
+def open_run(folder: Path) -> Run:
+    """Reads a run's folder. Raises ConfigurationError where it is none."""
+    try:
+        held = json.loads((folder / "run.json").read_text("utf-8"))
+        return Run(
+            folder,
+            read_recipe(folder / "recipe.toml"),
+            Path(held["beside"]),
+            int(held["seed"]),
+            int(held["steps"]),
+            held["thresholds"],
+            held["made_by"],
+            Path(held["data"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            "run", str(folder), f"it is no folder that lobule train wrote ({error})"
+        ) from error
+
+
+def train_run(
+    path: Path,
+    data: Path,
+    out: Path,
+    *,
+    say: Say,
+    steps: int | None = None,
+    seed: int | None = None,
+    devices: Devices = AUTO,
+) -> Run:
+    """Trains what the recipe at ``path`` says and returns the finished run; a killed one goes on where it was.
+
+    ``steps`` and ``seed`` override the recipe's. Raises ConfigurationError where ``out`` holds another run,
+    LeakageError where training and test share a patient or pixels, ResultWriteError.
+    """
+    recipe = read_recipe(path)
+    chosen = recipe_seed(recipe) if seed is None else seed
+    task = _task(recipe, path.parent, data, chosen)
+    total = task.loop.steps if steps is None else steps
+    made_by = (
+        f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+        f"{'' if steps is None else f' --steps {steps}'}; seed {chosen}; torch {torch.__version__}"
+    )
+    notes = task.notes()  # reads and checks the data before anything is written
+    held = Run(out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve())
+    if is_first_process():
+        _claim(path, out, chosen)
+        _write_run(held, notes)
+        for line in notes:
+            say(line)
+    began = time.monotonic()
+    torch.manual_seed(chosen)
+    network = fit(
+        task.network(),
+        task.source(),
+        task.loss,
+        task.loop,
+        folder=out,
+        seed=chosen,
+        say=say,
+        steps=total,
+        check=task.check(),
+        devices=devices,
+    )
+    _save_weights(out / "weights.pt", network)
+    say(f"trained in {(time.monotonic() - began) / 60:.1f} min; choosing thresholds on the selection part")
+    thresholds = task.decide(task.predictor(network))
+    done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data)
+    _write_run(done, notes)
+    return done
+
+
+def recipe_seed(recipe: Recipe) -> int:
+    """The seed that a recipe states."""
+    seed = getattr(recipe, "seed", None)
+    if not isinstance(seed, int):
+        raise ConfigurationError("recipe", recipe.name, "it states no seed")
+    return seed
+
+
+def _claim(path: Path, out: Path, seed: int) -> None:
+    """Makes the run's folder and copies the recipe into it, or finds it the same there."""
+    text = path.read_text("utf-8")
+    copy = out / "recipe.toml"
+    if copy.is_file() and copy.read_text("utf-8") != text:
+        raise ConfigurationError(
+            "--out", str(out), "it holds a run of another recipe; name another folder or remove this one"
+        )
+    if (out / "run.json").is_file() and open_run(out).seed != seed:
+        raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultWriteError(out, f"the run's folder cannot be made: {error}") from error
+    _write(copy, text.encode())
+
+
+def _write_run(run: Run, notes: Sequence[str]) -> None:
+    held = {
+        "made_by": run.made_by,
+        "seed": run.seed,
+        "steps": run.steps,
+        "beside": str(run.beside),
+        "machine": f"{platform.machine()}, torch {torch.__version__}",
+        "data": str(run.data),
+        "notes": list(notes),
+        "thresholds": run.thresholds,
+    }
+    _write(run.folder / "run.json", (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as stream:
+        stream.write(content)
+
+
+def _save_weights(path: Path, network: nn.Module) -> None:
+    stream = io.BytesIO()
+    torch.save(network.state_dict(), stream)
+    _write(path, stream.getvalue())
+
+
+def evaluate(
+    folder: Path, data: Path, part: Part, *, say: Say, recipe: Path | None = None, robustness: bool = False
+) -> Evaluation:
+    """Scores a run, or a model folder with the ``recipe`` that says which its parts are, on one part of the data.
+
+    Writes ``evaluation-<part>/scores.json`` and ``images.csv`` into the run, or beside the model's folder, and says
+    the scores; with ``robustness`` also ``robustness.md``, how far the answers move when the images are disturbed.
+    """
+    beside = folder
+    if (folder / "card.json").is_file():
+        if recipe is None:
+            raise ConfigurationError(
+                "--recipe", None, "a model's parts of the data are those of its recipe: name it"
+            )
+        asked = read_recipe(recipe)
+        task = _task(asked, recipe.parent, data, recipe_seed(asked))
+        card = load_model(folder).card
+        # a model's folder holds what its card names and nothing else
+        beside = folder.with_name(f"{folder.name}-scores")
+        predict, thresholds = task.graph_predictor(folder, card), dict(card.thresholds)
+    else:
+        run = open_run(folder)
+        task = run.task(data)
+        predict = task.predictor(run.trained(task))
+        assert run.thresholds is not None
+        thresholds = run.thresholds
+    found = task.score(predict, thresholds, part)
+    table = beside / f"evaluation-{part}"
+    _write_evaluation(table, found)
+    for score in found.scores:
+        say(f"{score.name}: {score.value:.4f} ({score.low:.4f} to {score.high:.4f})")
+    if robustness:
+        moved = _markdown(task.disturb(predict, thresholds, part))
+        say(moved)
+        _write(table / "robustness.md", moved.encode())
+    say(f"on {found.scores[0].on}; table: {table}")
+    return found
+
+
+def _markdown(moved: Sequence[Moved]) -> str:
+    lines = [
+        "| disturbance | Dice with the undisturbed | | nuclei, share of the undisturbed | |",
+        "|---|--:|---|--:|---|",
+    ]
+    for one in moved:
+        each = [f"{i.value:.3f} | {i.low:.3f} to {i.high:.3f}" for i in (one.dice, one.count_ratio)]
+        lines.append(f"| {one.name} | {each[0]} | {each[1]} |")
+    return "\n".join([*lines, ""])
+
+
+def _write_evaluation(folder: Path, found: Evaluation) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultWriteError(folder, f"scores cannot be written: {error}") from error
+    scores = [score.model_dump() for score in found.scores]
+    _write(folder / "scores.json", (json.dumps(scores, indent=1, ensure_ascii=False) + "\n").encode())
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(found.rows[0]))
+    rows.writeheader()
+    rows.writerows(found.rows)
+    _write(folder / "images.csv", table.getvalue().encode())
+
+
+def export_run(folder: Path, data: Path | None, out: Path, *, say: Say) -> Card:
+    """Writes a finished run as a model folder: graph, numeric parity proven, card with the test part's scores.
+
+    ``out`` appears whole, and not at all where the runtimes differ from torch. Raises ConfigurationError where
+    ``out`` is there already, ModelOutputError.
+    """
+    run = open_run(folder)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", out.name):
+        raise ConfigurationError("--out", out.name, "a model's name is of small letters, digits and hyphens")
+    if out.exists():
+        raise ConfigurationError("--out", str(out), "it is there already; name a new folder")
+    task = run.task(run.data if data is None else data)
+    network = run.trained(task)
+    assert run.thresholds is not None
+    beside = out.with_name(out.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        card = task.export(network, run.thresholds, beside, out.name, run.made_by)
+        write_card(card, beside)
+        beside.replace(out)
+    except OSError as error:
+        raise ResultWriteError(out, f"the model cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    for score in card.scores:
+        say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g})")
+    say(f"model: {out}")
+    return card

@@ -1,0 +1,78 @@
+"""What a nuclei network is trained on: crops fit their targets, epochs hold every image once, distances are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lobule.errors import ConfigurationError
+from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, distance_within
+from lobule.training.nuclei_sets import NucleiField
+from lobule.training.recipe import CropSettings, NucleiRecipe, read_recipe
+
+RECIPE = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / "nuclei-breast-lite0.toml")
+assert isinstance(RECIPE, NucleiRecipe) and isinstance(RECIPE.images, CropSettings)
+CROPS = RECIPE.images.model_copy(update={"crop_px": 96, "empty_share": 0.0})
+
+
+def draw_field(name: str = "tnbc/01_1", shade: int = 230) -> NucleiField:
+    rows, columns = np.mgrid[:300, :300]
+    instances = np.zeros((300, 300), np.int32)
+    for label, (row, column) in enumerate([(80, 80), (80, 110), (200, 150), (150, 240)], start=1):
+        instances[np.hypot(rows - row, columns - column) < 14] = label
+    pixels = np.full((300, 300, 3), (shade, 190, 220), np.uint8)
+    pixels[instances > 0] = (90, 60, 140)
+    return NucleiField(name, "TNBC-01", pixels, instances, "Breast", name.split("/")[0])
+
+
+def test_distances_equal_the_slow_ones_and_peak_at_one_in_every_nucleus() -> None:
+    instances = np.zeros((14, 17), np.int32)
+    instances[2:7, 3:10] = 1
+    instances[2:7, 10:13] = 4
+    instances[9:14, 0:6] = 2
+    out = distance_within(instances)
+    padded = np.pad(instances, 1)
+    for label in (1, 2, 4):
+        inside = np.argwhere(padded == label)
+        outside = np.argwhere(padded != label)
+        slow = np.array([np.hypot(*(outside - p).T).min() for p in inside])
+        got = out[tuple((inside - 1).T)]
+        np.testing.assert_allclose(got, slow / slow.max(), rtol=1e-6)
+    assert (out[instances == 0] == 0).all()
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+@pytest.mark.parametrize("stronger", [{}, {"elastic_px": 4.0, "macenko": 0.2}], ids=["plain", "stronger"])
+def test_crops_and_targets_lie_on_each_other_and_repeat(maps: int, stronger: dict[str, float]) -> None:
+    source = CropSource([draw_field()], CROPS.model_copy(update=stronger), maps)
+    crops, targets = source.draw(np.random.default_rng(2), 8)
+    assert crops.shape == (8, 96, 96, 3) and targets.shape == (8, maps, 96, 96)
+    assert targets.dtype == np.float32 and targets.min() >= 0 and targets.max() <= 1
+    dark = crops[..., 0].astype(float)
+    inside, outside = dark[targets[:, 0] > 0.9].mean(), dark[targets[:, 0] < 0.1].mean()
+    assert inside < outside - 40
+    np.testing.assert_array_equal(crops, source.draw(np.random.default_rng(2), 8)[0])
+
+
+def test_an_epoch_holds_each_of_three_images_a_field_once() -> None:
+    fields = [draw_field(f"tnbc/01_{k}", 200 + 10 * k) for k in range(4)]
+    source = AlgorithmOneSource(fields, 2, seed=5)
+    assert len(source) == 12
+    epochs = []
+    for epoch in range(2):
+        drawn = [source.draw(4 * epoch + k, 3) for k in range(4)]
+        assert all(targets.shape == (3, 2, 512, 512) for _, targets in drawn)
+        epochs.append([image.tobytes() for pixels, _ in drawn for image in pixels])
+    assert sorted(epochs[0]) == sorted(epochs[1]) and len(set(epochs[0])) == 12
+    assert epochs[0] != epochs[1]
+    pixels, targets = source.draw(7, 3)
+    inside = pixels[..., 0][targets[:, 0] > 0]
+    assert inside.mean() < 110 and ((targets[:, 1] > 0) <= (targets[:, 0] > 0)).all()
+
+
+def test_without_fields_the_error_says_so() -> None:
+    for make in (lambda: CropSource([], CROPS, 1), lambda: AlgorithmOneSource([], 1, 0)):
+        with pytest.raises(ConfigurationError, match="at least one"):
+            make()

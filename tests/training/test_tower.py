@@ -1,0 +1,217 @@
+"""Train, evaluate, compare, export on a small drawn set: a killed run ends as an unbroken one; leaks are refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
+
+from lobule.errors import ConfigurationError, LeakageError, ModelOutputError  # noqa: E402
+from lobule.models.zoo import load_model  # noqa: E402
+from lobule.training import export  # noqa: E402
+from lobule.training.compare import compare_recipes  # noqa: E402
+from lobule.training.loop import read_curve  # noqa: E402
+from lobule.training.tower import evaluate, export_run, open_run, train_run  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+RECIPE = (Path(__file__).resolve().parents[2] / "recipes" / "nuclei-breast-lite0.toml").read_text("utf-8")
+
+
+def write_set(folder: Path, parts: dict[str, int]) -> None:
+    """Fields of 128 px with drawn nuclei, a patient each, by part in the manifest."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    rows, columns = np.mgrid[:128, :128]
+    lines = []
+    for part, count in parts.items():
+        for k in range(count):
+            pixels = np.clip(rng.normal((225, 185, 215), 12, (128, 128, 3)), 0, 255).astype(np.uint8)
+            labels = np.zeros((128, 128), np.uint16)
+            for label in range(1, 9):
+                row, column, radius = rng.integers(10, 118), rng.integers(10, 118), rng.integers(6, 11)
+                labels[np.hypot(rows - row, columns - column) < radius] = label
+            pixels[labels > 0] = np.clip(rng.normal((95, 60, 140), 12, ((labels > 0).sum(), 3)), 0, 255)
+            Image.fromarray(pixels).save(folder / "images" / f"{part}{k}.png")
+            Image.fromarray(labels).save(folder / "labels" / f"{part}{k}.png")
+            lines.append((f"{part}{k}.png", f"{part}-{k}", "breast", part))
+    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle).writerows([("file", "patient", "organ", "split"), *lines])
+
+
+def write_recipe(path: Path, **changes: str) -> Path:
+    text = RECIPE
+    for old, new in {
+        'sets = ["monuseg", "tnbc"]': 'sets = ["drawn"]',
+        'by = "patient"': 'by = "column"',
+        'selection = ["TNBC-11", "TCGA-A7-A13F", "TCGA-E2-A1B5", "TCGA-B0-5711"]': "",
+        'weights = "imagenet"': 'weights = "none"',
+        "crop_px = 256": "crop_px = 64",
+        "steps = 6000": "steps = 6",
+        "batch = 12": "batch = 2",
+        'precision = "bfloat16"': 'precision = "float32"',
+        'name = "nuclei-breast-lite0"': f'name = "{path.stem}"',
+        **changes,
+    }.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.fixture(name="data", scope="module")
+def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("data")
+    write_set(data / "drawn", {"training": 3, "selection": 1, "test": 2})
+    return data
+
+
+@pytest.fixture(name="recipe", scope="module")
+def _recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipe(tmp_path_factory.mktemp("recipes") / "nuclei-drawn.toml")
+
+
+@pytest.fixture(name="run", scope="module")
+def _run(tmp_path_factory: pytest.TempPathFactory, data: Path, recipe: Path) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "a"
+    train_run(recipe, data, out, say=lambda _: None)
+    return out
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_to_the_same_curve_and_weights(
+    tmp_path: Path, data: Path, recipe: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lobule.training.loop._CHECKPOINT_SECONDS", 0.0)
+
+    def say(line: str) -> None:
+        if line.startswith("step 3"):
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train_run(recipe, data, tmp_path / "b", say=say)
+    assert open_run(tmp_path / "b").thresholds is None
+    with pytest.raises(ConfigurationError, match="not done"):
+        evaluate(tmp_path / "b", data, "test", say=lambda _: None)
+    told: list[str] = []
+    train_run(recipe, data, tmp_path / "b", say=told.append)
+    assert any(line.startswith("resuming at step 2 of 6") for line in told)
+    assert read_curve(tmp_path / "b") == read_curve(run)
+    weights = [torch.load(folder / "weights.pt", weights_only=True) for folder in (run, tmp_path / "b")]
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+    assert open_run(tmp_path / "b").thresholds == open_run(run).thresholds
+
+
+def test_a_run_of_another_recipe_or_seed_is_left_alone(
+    data: Path, recipe: Path, run: Path, tmp_path: Path
+) -> None:
+    before = (run / "run.json").read_bytes()
+    with pytest.raises(ConfigurationError, match="another seed"):
+        train_run(recipe, data, run, say=lambda _: None, seed=99)
+    other = write_recipe(tmp_path / "nuclei-other.toml")
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        train_run(other, data, run, say=lambda _: None)
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, data: Path) -> None:
+    found = evaluate(run, data, "test", say=lambda _: None, robustness=True)
+    folder = run / "evaluation-test"
+    stored = {one["name"]: one for one in json.loads((folder / "scores.json").read_text("utf-8"))}
+    assert len(stored) == len(found.scores)
+    for one in stored.values():
+        assert 0 <= one["low"] <= one["value"] <= one["high"] <= 1
+        assert one["on"] == "drawn, 2 fields of 2 patients kept out of training"
+    for way in ("", ", components", ", watershed"):
+        assert f"AJI, mean of images{way}" in stored
+    with (folder / "images.csv").open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["field"] for row in rows] == ["drawn/test0", "drawn/test1"]
+    mean = np.mean([float(row["pixel_jaccard"]) for row in rows])
+    assert stored["pixel Jaccard, mean of images"]["value"] == pytest.approx(mean, abs=1e-4)
+    assert "| blur, σ 1 px |" in (folder / "robustness.md").read_text("utf-8")
+
+
+def test_an_exported_run_is_a_model_scored_as_the_run(
+    run: Path, data: Path, recipe: Path, tmp_path: Path
+) -> None:
+    card = export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
+    model = load_model(tmp_path / "nuclei-mine")
+    assert model.card == card and card.name == "nuclei-mine"
+    assert "largest difference torch against ONNX Runtime and OpenVINO" in card.made_by
+    assert {entry.used_for for entry in card.data} == {"training", "selection", "test"}
+    found = evaluate(run, data, "test", say=lambda _: None)
+    again = evaluate(tmp_path / "nuclei-mine", data, "test", say=lambda _: None, recipe=recipe)
+    for one, other, shipped in zip(found.scores, again.scores, card.scores, strict=True):
+        assert one.name == other.name and abs(one.value - other.value) < 2e-3
+        assert shipped == other
+    with pytest.raises(ConfigurationError, match="already"):
+        export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
+
+
+def test_a_graph_that_differs_leaves_no_model(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "largest_difference", lambda *_: 0.01)
+    with pytest.raises(ModelOutputError, match="is refused"):
+        export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_patient_on_both_sides_is_refused_before_anything_is_trained(
+    tmp_path: Path, data: Path, recipe: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    manifest = tmp_path / "data" / "drawn" / "manifest.csv"
+    manifest.write_text(manifest.read_text("utf-8").replace("test-0", "training-0"), "utf-8")
+    with pytest.raises(LeakageError, match="training-0"):
+        train_run(recipe, tmp_path / "data", tmp_path / "run", say=lambda _: None)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Path, data: Path) -> None:
+    lite = write_recipe(tmp_path / "nuclei-small.toml", **{"steps = 6000": "steps = 2"})
+    absent = write_recipe(
+        tmp_path / "nuclei-absent.toml",
+        **{'name = "lite0"': 'name = "resnet50"', 'weights = "none"': 'weights = "nowhere.pth"'},
+    )
+    table = tmp_path / "table.md"
+    told: list[str] = []
+    compare_recipes([absent, lite], data, tmp_path / "runs", table, seeds=2, say=told.append)
+    rows = {line.split("|")[1].strip(): line for line in table.read_text("utf-8").splitlines() if "|" in line}
+    assert "2 of 2" in rows["nuclei-small"]
+    assert "not run" in rows["nuclei-absent"] and "nowhere.pth" in rows["nuclei-absent"]
+    assert told.index("nuclei-small, seed 20") < told.index("nuclei-small, seed 21")
+    told.clear()
+    compare_recipes([lite], data, tmp_path / "runs", table, seeds=2, say=told.append)
+    assert not told  # done runs are not done again
+    compare_recipes([lite], None, tmp_path / "elsewhere", table, seeds=1, say=told.append)
+    assert "not run" in table.read_text("utf-8")
+
+
+def test_two_devices_share_a_batch(tmp_path: Path, data: Path, recipe: Path) -> None:
+    lobule = Path(sys.executable).with_name("lobule")
+    call = [str(lobule), "train", str(recipe), "--data", str(data), "--out", str(tmp_path / "two")]
+    result = subprocess.run(
+        [*call, "--device", "cpu", "--devices", "2", "--steps", "2"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("step 2 of 2") == 1
+    assert open_run(tmp_path / "two").thresholds is not None
