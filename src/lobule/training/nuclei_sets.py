@@ -252,13 +252,16 @@ def read_folder(folder: Path) -> Read:
     pairs = _paired(folder / "images", folder / held[0], _ANNOTATED[held[0]], notes)
     barcodes = {stem: _barcode(stem) for stem in pairs}
     named = all(barcodes.values())
-    if not (folder / "manifest.csv").is_file():
+    if not any(row.get("patient") for row in _manifest(folder).values()):
+        lacking = (
+            "manifest.csv names no patient" if (folder / "manifest.csv").is_file() else "no manifest.csv"
+        )
         if named:
-            notes.add("no manifest.csv: patients are read from the TCGA barcodes that the files are named by")
+            notes.add(f"{lacking}: patients are read from the TCGA barcodes that the files are named by")
         else:
             notes.add(
-                "no manifest.csv: every file counts as a patient of its own, so fields of one patient may train and "
-                "test; name the patients in manifest.csv (file, patient, organ)"
+                f"{lacking}: every file counts as a patient of its own, so fields of one patient may train and test; "
+                "name the patients in manifest.csv (file, patient, organ)"
             )
 
     def patient_of(stem: str) -> tuple[str, str | None]:
