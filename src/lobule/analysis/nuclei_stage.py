@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,6 +161,8 @@ def measure_nuclei(
         runtime = networks.get(model, "segment", workers)
         shapely.prepare(region)
         shapely.prepare(rest)
+        # a prepared geometry builds its indexes when first asked, and works in them: one thread at a time
+        asking = Lock()
         spare_px = round(SPARE_UM / frame.mpp.mean)
 
         def look(index: int) -> bytes:
@@ -170,7 +173,9 @@ def measure_nuclei(
                 nuclei = decode_tile(
                     model.card, output, pixels, read=grid.read(index), kept=kept, frame=frame
                 )
-                return zlib.compress(_within(nuclei, rest if index in elsewhere else region).to_bytes(), 1)
+                with asking:
+                    nuclei = _within(nuclei, rest if index in elsewhere else region)
+                return zlib.compress(nuclei.to_bytes(), 1)
 
         todo = [int(index) for index in (*chosen, *compared) if int(index) not in records]
         with clock.reading("nuclei", slide), reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
