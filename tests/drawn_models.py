@@ -245,4 +245,4 @@ def darkness_model(folder: Path, *, tile_px: int = 256, halo_px: int = 32, mpp: 
             }
         ],
     }
-    return _card(folder, "nuclei", graph, {"mask": 0.5, "marker": 0.5, "min_area_um2": 8.0})
+    return _card(folder, "nuclei", graph, {"mask": 0.5, "depth": 0.15, "min_area_um2": 8.0})

@@ -20,23 +20,18 @@ __all__ = ["chromatin_slowly", "describe_slowly", "find_slowly", "outline_slowly
 def find_slowly(
     maps: np.ndarray,
     mask_threshold: float,
-    marker_threshold: float | None = None,
+    depth: float | None = None,
     min_area_px: float = 1,
     split_px: float | None = None,
 ) -> np.ndarray:
     """Labels without gaps: the whole image is flooded, every hole looked at by itself."""
     mask = maps[0] > np.float32(mask_threshold)
-    if marker_threshold is not None:
-        distance = maps[1]
-        markers, count = ndimage.label(mask & (distance > np.float32(marker_threshold)))
-    else:
-        distance = own_distance(mask)
-        markers = (
-            np.zeros(mask.shape, np.int32) if split_px is None else high_maxima(mask, distance, split_px)
-        )
-        count = int(markers.max(initial=0))
-        # of equal distances the later in reading order is the higher
-        distance = distance.ravel().argsort(kind="stable").argsort().reshape(mask.shape)
+    distance = own_distance(mask) if depth is None else maps[1]
+    least = split_px if depth is None else depth
+    markers = np.zeros(mask.shape, np.int32) if least is None else high_maxima(mask, distance, least)
+    count = int(markers.max(initial=0))
+    # of equal distances the later in reading order is the higher
+    distance = distance.ravel().argsort(kind="stable").argsort().reshape(mask.shape)
     parts, part_count = ndimage.label(mask)
     for part in range(1, part_count + 1):
         if not markers[parts == part].any():
@@ -96,7 +91,7 @@ def outline_slowly(mask: np.ndarray) -> np.ndarray:
 
 def chromatin_slowly(mask: np.ndarray, density: np.ndarray) -> dict[str, float]:
     """Co-occurrence within one nucleus by scikit-image: what is outside is a level of its own, then left out."""
-    levels = np.clip(np.floor(density / LEVEL_OD + 1e-6), 0, LEVELS - 1).astype(np.uint8)
+    levels = np.clip(np.floor(density / LEVEL_OD + 1e-4), 0, LEVELS - 1).astype(np.uint8)
     levels[~mask] = LEVELS
     angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
     table = graycomatrix(levels, [1], angles, levels=LEVELS + 1, symmetric=True)

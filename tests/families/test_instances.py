@@ -16,7 +16,7 @@ from lobule.families.instances import Splitting, split
 VALUES: dict[str, Any] = {
     "way": "learned",
     "mask_threshold": 0.5,
-    "marker_threshold": 0.4,
+    "depth": 0.2,
     "min_area_px": 10,
 }
 
@@ -45,7 +45,7 @@ def test_two_touching_disks_become_two_nuclei_split_at_the_middle() -> None:
     assert not left[:, 41:].any() and not right[:, :38].any()
 
 
-def test_a_part_without_a_marker_is_one_nucleus() -> None:
+def test_a_part_whose_distance_hardly_varies_is_one_nucleus() -> None:
     maps = draw_disks((40, 40), [(20, 20, 10)])
     maps[1] *= 0.2
     labels = split(maps, **VALUES)
@@ -112,10 +112,11 @@ def test_the_classic_watershed_parts_touching_disks_and_leaves_an_ellipse_whole(
     ("values", "why"),
     [
         ({"way": "guess"}, "no way 'guess'"),
-        ({"way": "learned"}, "marker threshold"),
-        ({"way": "components", "marker_threshold": 0.5}, "marker threshold"),
-        ({"way": "watershed"}, "depth"),
-        ({"way": "components", "split_um": 1.0}, "depth"),
+        ({"way": "learned"}, "depth belongs"),
+        ({"way": "components", "depth": 0.5}, "depth belongs"),
+        ({"way": "learned", "depth": 0.0}, "depth is positive"),
+        ({"way": "watershed"}, "split_um belongs"),
+        ({"way": "components", "split_um": 1.0}, "split_um belongs"),
         ({"way": "watershed", "split_um": 0.0}, "positive"),
     ],
 )
@@ -131,12 +132,10 @@ def test_values_that_a_way_lacks_or_has_no_use_for_are_refused(values: dict[str,
     st.floats(0.05, 0.9),
 )
 def test_every_label_is_one_four_connected_component_of_enough_pixels(
-    maps: np.ndarray, min_area_px: int, marker_threshold: float
+    maps: np.ndarray, min_area_px: int, depth: float
 ) -> None:
     smooth = np.stack([ndimage.uniform_filter(m, 3) for m in maps])
-    labels = split(
-        smooth, "learned", mask_threshold=0.5, marker_threshold=marker_threshold, min_area_px=min_area_px
-    )
+    labels = split(smooth, "learned", mask_threshold=0.5, depth=depth, min_area_px=min_area_px)
     count = labels.max()
     assert set(np.unique(labels)) >= set(range(1, count + 1))
     for label in range(1, count + 1):

@@ -45,16 +45,16 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @settings(max_examples=120, deadline=None)
-@given(clouds, st.floats(0.2, 0.8), st.floats(0.2, 0.95), st.integers(0, 20))
+@given(clouds, st.floats(0.2, 0.8), st.floats(0.02, 0.6), st.integers(0, 20))
 def test_instances_are_those_of_flooding_the_whole_image(
-    maps: np.ndarray, mask_threshold: float, marker_threshold: float, min_area_px: int
+    maps: np.ndarray, mask_threshold: float, depth: float, min_area_px: int
 ) -> None:
-    slow = find_slowly(maps, mask_threshold, marker_threshold, min_area_px)
+    slow = find_slowly(maps, mask_threshold, depth, min_area_px)
     fast = split(
         maps,
         "learned",
         mask_threshold=mask_threshold,
-        marker_threshold=marker_threshold,
+        depth=depth,
         min_area_px=min_area_px,
     )
     assert same_partition(slow, fast)
@@ -85,15 +85,15 @@ def test_components_are_the_parts_of_the_mask_with_small_holes_filled(
 
 
 @settings(max_examples=80, deadline=None)
-@given(clouds, st.floats(0.3, 0.8), st.floats(0.3, 0.95), st.data())
+@given(clouds, st.floats(0.3, 0.8), st.floats(0.02, 0.6), st.data())
 def test_near_a_box_are_all_instances_whose_centroid_may_lie_in_it(
-    maps: np.ndarray, mask_threshold: float, marker_threshold: float, data: Any
+    maps: np.ndarray, mask_threshold: float, depth: float, data: Any
 ) -> None:
     height, width = maps.shape[1:]
     x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     box = Box(x0, y0, data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height)))
-    whole = find_slowly(maps, mask_threshold, marker_threshold, 1)
-    near, at = split_near(maps, box, Splitting("learned", mask_threshold, marker_threshold), um_per_px=0.25)
+    whole = find_slowly(maps, mask_threshold, depth, 1)
+    near, at = split_near(maps, box, Splitting("learned", mask_threshold, depth), um_per_px=0.25)
     assert near.shape == (at.height, at.width)
     placed = np.zeros_like(whole)
     placed[at.y0 : at.y1, at.x0 : at.x1] = near
@@ -237,11 +237,13 @@ def test_a_cards_thresholds_choose_the_way_and_the_number_of_maps() -> None:
     assert count({"mask": 0.5}) == 1
     assert count({"mask": 0.5, "split_um": 0.75}) == 2
     assert count({"mask": 0.5, "split_um": 4.0}) == 1
-    assert count({"mask": 0.5, "marker": 0.5}, np.repeat(maps, 2, 1)) == 1
+    assert count({"mask": 0.5, "depth": 0.2}, np.repeat(maps, 2, 1)) == 1
     with pytest.raises(ModelOutputError, match=r"learned way reads \(1, 2, height, width\)"):
-        count({"mask": 0.5, "marker": 0.5})
+        count({"mask": 0.5, "depth": 0.2})
     with pytest.raises(CardError, match="not both"):
-        count({"mask": 0.5, "marker": 0.5, "split_um": 1.0})
+        count({"mask": 0.5, "depth": 0.2, "split_um": 1.0})
+    with pytest.raises(CardError, match="not 'marker'"):
+        count({"mask": 0.5, "marker": 0.5})
     with pytest.raises(CardError, match="thresholds need 'mask'"):
         count({})
     with pytest.raises(CardError, match="min_area_um2"):

@@ -19,7 +19,7 @@ SEAM_PX = 128
 TILES_PX = (256, 512, 1024, 2048)
 WHOLE_PX = 2304
 LARGEST_RADIUS_PX = 20
-WAYS = {"learned": {"marker": 0.5}, "watershed": {"split_um": 0.75}, "components": {}}
+WAYS = {"learned": {"depth": 0.15}, "watershed": {"split_um": 0.75}, "components": {}}
 
 
 @pytest.fixture(scope="module")

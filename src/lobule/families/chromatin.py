@@ -36,7 +36,8 @@ def co_occurrence(
     # an empty column and row keep a step from going round the edge; what is empty equals no nucleus
     coded = np.zeros((height + 1) * stride + 1, np.int32)
     places = places + places // width
-    levels = np.minimum(density * np.float32(1 / LEVEL_OD), LEVELS - 1).astype(np.int32)
+    # a density on the edge of two levels belongs to the upper one, whatever float32 makes of it
+    levels = np.minimum(density * np.float32(1 / LEVEL_OD) + np.float32(1e-4), LEVELS - 1).astype(np.int32)
     here = ((owner + 1).astype(np.int32) << _BITS) | levels
     coded[places] = here
     pairs = []

@@ -2,7 +2,7 @@
 
 ``components``: none are told apart; each 4-connected part of the mask is a nucleus. ``watershed``: the distance
 of each pixel to the outside of its part is flooded from its h-maxima, for networks that give a mask alone.
-``learned``: the network's own distance map is flooded from where it exceeds a threshold.
+``learned``: the same with the network's own map of distances, which knows nuclei that a mask's outline does not show.
 
 Nearly all nuclei stand alone or hold one marker, and are then what the mask says. So connected parts are found
 on runs (maximal stretches of a row, a sixteenth of the pixels), and only parts with two markers or more are
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lobule.geometry import Box
 
-__all__ = ["Splitting", "Way", "find_instances", "split", "split_near"]
+__all__ = ["Splitting", "Way", "split", "split_near"]
 
 Way = Literal["components", "watershed", "learned"]
 """How touching nuclei are told apart."""
@@ -31,30 +31,25 @@ Way = Literal["components", "watershed", "learned"]
 class Splitting:
     """What a model's maps mean: where a nucleus is, and how touching ones are told apart.
 
-    ``mask_threshold``: of the first map, exceeded within nuclei. ``marker_threshold``: of the second map, exceeded in
-    a nucleus's middle (``learned`` only). ``split_um``: by how much the distance to a part's outside must fall
-    between two middles (``watershed`` only). Raises ValueError where a value the way needs is missing or out of
+    ``mask_threshold``: of the first map, exceeded within nuclei. ``depth``: by how much the second map must fall
+    between the middles of two nuclei (``learned`` only). ``split_um``: by how much the distance to a part's outside
+    must (``watershed`` only). Raises ValueError where a value the way needs is missing or out of
     range, or one is given that it has no use for.
     """
 
     way: Way
     mask_threshold: float
-    marker_threshold: float | None = None
+    depth: float | None = None
     split_um: float | None = None
 
     def __post_init__(self) -> None:
         if self.way not in ("components", "watershed", "learned"):
             raise ValueError(f"no way {self.way!r}: choose components, watershed or learned")
-        if (self.marker_threshold is not None) != (self.way == "learned"):
-            raise ValueError(
-                f"a marker threshold belongs to the learned way and to no other, not to {self.way}"
-            )
-        if (self.split_um is not None) != (self.way == "watershed"):
-            raise ValueError(
-                f"a depth to split at belongs to the watershed and to no other, not to {self.way}"
-            )
-        if self.split_um is not None and not self.split_um > 0:
-            raise ValueError(f"a depth to split at is positive, not {self.split_um}")
+        for name, value, way in (("depth", self.depth, "learned"), ("split_um", self.split_um, "watershed")):
+            if (value is not None) != (self.way == way):
+                raise ValueError(f"{name} belongs to the way {way!r} and to no other, not to {self.way!r}")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is positive, not {value}")
 
     @property
     def maps(self) -> int:
@@ -63,17 +58,22 @@ class Splitting:
 
     @staticmethod
     def of(thresholds: Mapping[str, float]) -> Splitting:
-        """The way that a card's thresholds choose: ``marker`` learned, ``split_um`` watershed, neither components.
+        """The way that a card's thresholds choose: ``depth`` learned, ``split_um`` watershed, neither components.
 
-        Raises ValueError without ``mask`` or with both of the others.
+        Raises ValueError without ``mask``, with both of the others, or with a name that is none of these.
         """
         if "mask" not in thresholds:
             raise ValueError("thresholds need 'mask'")
-        marker, split_um = thresholds.get("marker"), thresholds.get("split_um")
-        if marker is not None and split_um is not None:
-            raise ValueError("thresholds hold 'marker' (learned) or 'split_um' (watershed), not both")
-        way: Way = "learned" if marker is not None else "watershed" if split_um is not None else "components"
-        return Splitting(way, thresholds["mask"], marker, split_um)
+        unknown = set(thresholds) - {"mask", "depth", "split_um", "min_area_um2"}
+        if unknown:
+            raise ValueError(
+                f"thresholds of nuclei are mask, depth or split_um, min_area_um2, not {min(unknown)!r}"
+            )
+        depth, split_um = thresholds.get("depth"), thresholds.get("split_um")
+        if depth is not None and split_um is not None:
+            raise ValueError("thresholds hold 'depth' (learned) or 'split_um' (watershed), not both")
+        way: Way = "learned" if depth is not None else "watershed" if split_um is not None else "components"
+        return Splitting(way, thresholds["mask"], depth, split_um)
 
 
 def split(
@@ -81,7 +81,7 @@ def split(
     way: Way,
     *,
     mask_threshold: float,
-    marker_threshold: float | None = None,
+    depth: float | None = None,
     split_px: float | None = None,
     min_area_px: float = 1,
 ) -> NDArray[np.int32]:
@@ -91,12 +91,10 @@ def split(
     border over its largest, both in [0, 1]. The mask is where the probability exceeds ``mask_threshold``.
 
     ``components``: each 4-connected part of the mask is one nucleus. ``watershed``: heights are the distances, in
-    pixels, to the nearest pixel outside the part (what lies beyond the array is outside); markers are their
-    h-maxima, h being ``split_px``: tops that one cannot leave for a higher one without going down by that much.
-    Of equal distances the later in reading order is the higher.
-    ``learned``: heights are the second map; markers the 4-connected places where it exceeds ``marker_threshold``.
-    From the markers the heights are flooded downhill within the mask; a part of the mask without a marker becomes
-    one nucleus of its own.
+    pixels, to the nearest pixel outside the part (what lies beyond the array is outside). ``learned``: heights are
+    the second map. Markers are the h-maxima of the heights, h being ``split_px`` or ``depth``: tops that one cannot
+    leave for a higher one without going down by more than that. From them the heights are flooded downhill within
+    the mask.
 
     Holes that one nucleus encloses, and that are no larger than it, are filled; nuclei of fewer than
     ``min_area_px`` pixels are removed. Every label is one 4-connected component. What is decided about a nucleus
@@ -105,9 +103,7 @@ def split(
     Raises ValueError for maps of another shape and for values that the way lacks or has no use for.
     """
     whole = Box(0, 0, maps.shape[-1], maps.shape[-2])
-    found, at = split_near(
-        maps, whole, Splitting(way, mask_threshold, marker_threshold, split_px), um_per_px=1.0
-    )
+    found, at = split_near(maps, whole, Splitting(way, mask_threshold, depth, split_px), um_per_px=1.0)
     areas = np.bincount(found.reshape(-1), minlength=1)
     kept = areas >= max(min_area_px, 1)
     kept[0] = False
@@ -116,19 +112,6 @@ def split(
     labels = np.zeros(maps.shape[1:], np.int32)
     labels[at.y0 : at.y1, at.x0 : at.x1] = number[found]
     return labels
-
-
-def find_instances(
-    maps: NDArray[np.float32], *, mask_threshold: float, marker_threshold: float, min_area_px: float
-) -> NDArray[np.int32]:
-    """`split` the learned way."""
-    return split(
-        maps,
-        "learned",
-        mask_threshold=mask_threshold,
-        marker_threshold=marker_threshold,
-        min_area_px=min_area_px,
-    )
 
 
 def split_near(
@@ -158,12 +141,12 @@ def split_near(
         int(bounds.y1[near].max()),
     )
 
-    if splitting.marker_threshold is not None:
+    if splitting.depth is not None:
         distance = maps[1, at.y0 : at.y1, at.x0 : at.x1]
-        several = near & (_markers_in(mask, distance, at, runs, part, count, splitting.marker_threshold) > 1)
+        several = near & _may_part(mask, distance, at, runs, part, count, splitting.depth)
     elif splitting.split_um is not None:
-        distance, depth = None, splitting.split_um / um_per_px
-        several = near & _may_hold_two(bounds, depth)
+        distance = None
+        several = near & _may_hold_two(bounds, splitting.split_um / um_per_px)
     else:
         distance, several = None, np.zeros(count, bool)
 
@@ -310,6 +293,27 @@ def _markers_in(
     return np.bincount(part_of_marker, minlength=count)
 
 
+def _may_part(
+    mask: NDArray[np.bool_],
+    distance: NDArray[np.float32],
+    at: Box,
+    runs: _Runs,
+    part: NDArray[np.int32],
+    count: int,
+    depth: float,
+) -> NDArray[np.bool_]:
+    """Which parts fall apart when cut at some multiple of ``depth``.
+
+    All do that hold two tops with a pass more than ``depth`` below either: such a multiple lies between.
+    """
+    apart = np.zeros(count, bool)
+    # a little closer than depth, for the rounding
+    step = 0.999 * depth
+    for k in range(1, int(distance.max(initial=0) / step) + 1):
+        apart |= _markers_in(mask, distance, at, runs, part, count, k * step) > 1
+    return apart
+
+
 def _may_hold_two(bounds: _Bounds, depth: float) -> NDArray[np.bool_]:
     """Which parts are large enough for two tops of the distance with a pass ``depth`` px below either.
 
@@ -351,12 +355,12 @@ def _flood(
     flat = height.reshape(-1)
     if distance is not None:
         flat[here] = distance[np.divmod(there, runs.stride)]
-        seeds = height > np.float32(splitting.marker_threshold or 0.0)
+        seeds = _high_maxima(height, splitting.depth or 0.0)
     else:
         flat[here] = _to_outside(here, shape)
         seeds = _high_maxima(height, (splitting.split_um or 0.0) / um_per_px)
-        # many distances are equal: without an order among them of its own a part would depend on the others
-        flat[here[np.argsort(flat[here], kind="stable")]] = np.arange(len(here))
+    # many heights are equal: without an order among them of its own a part would depend on the others
+    flat[here[np.argsort(flat[here], kind="stable")]] = np.arange(len(here))
     found = _watershed(height, seeds).reshape(-1)[here]
     labels.reshape(-1)[there] = found + last
     areas: NDArray[np.intp] = np.bincount(found)[1:]

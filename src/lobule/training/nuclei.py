@@ -41,14 +41,14 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 _LITE_DECODER = (96, 64, 32)
 _SPLIT_UM = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Heights of markers above the saddle that are tried for the watershed."""
-_MARKERS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+_DEPTHS = (0.05, 0.1, 0.15, 0.2, 0.25)
 _AREAS_UM2 = (3.0, 6.0, 10.0)
-_MIDDLE = {"mask": 0.5, "split_um": 0.5, "marker": 0.5, "min_area_um2": 6.0}
+_MIDDLE = {"mask": 0.5, "split_um": 0.5, "depth": 0.15, "min_area_um2": 6.0}
 """Where nothing was chosen."""
 _KEYS: dict[Way, tuple[str, tuple[float, ...]]] = {
     "components": ("", ()),
     "watershed": ("split_um", _SPLIT_UM),
-    "learned": ("marker", _MARKERS),
+    "learned": ("depth", _DEPTHS),
 }
 """The threshold that a way of telling nuclei apart has, and what is tried for it."""
 
@@ -240,7 +240,7 @@ class NucleiTask:
             maps[: 2 if way == "learned" else 1],
             way,
             mask_threshold=values["mask"],
-            marker_threshold=values.get("marker", _MIDDLE["marker"]) if way == "learned" else None,
+            depth=values.get("depth", _MIDDLE["depth"]) if way == "learned" else None,
             split_px=values.get("split_um", _MIDDLE["split_um"]) / mpp if way == "watershed" else None,
             min_area_px=values["min_area_um2"] / mpp**2,
         )
@@ -262,7 +262,7 @@ class NucleiTask:
             for one, field in zip(maps, fields, strict=True)
         ]
         patients = len({field.patient for field in fields})
-        names = " and ".join(sorted({field.source_set for field in fields}))
+        names = " and ".join(sorted({_SETS.get(field.source_set, field.source_set) for field in fields}))
         apart = "kept out of training" if part == "test" else f"of the {part} part"
         if part == "test" and self._recipe.split.by == "image":
             apart = "of which other fields were trained on"
@@ -326,6 +326,7 @@ class NucleiTask:
         return card.model_copy(update={"scores": found.scores})
 
 
+_SETS = {"tnbc": "TNBC", "monuseg": "MoNuSeg"}
 _WAYS = {
     "components": "connected components of the mask",
     "watershed": "watershed on the mask's distance transform",
@@ -334,7 +335,7 @@ _WAYS = {
 
 
 def _told(thresholds: Mapping[str, float]) -> str:
-    names = {"mask": "mask > {:g}", "marker": "marker > {:g}", "split_um": "split by {:g} µm"}
+    names = {"mask": "mask > {:g}", "depth": "split by {:g}", "split_um": "split by {:g} µm"}
     told = [text.format(thresholds[key]) for key, text in names.items() if key in thresholds]
     return ", ".join([*told, f"at least {thresholds['min_area_um2']:g} µm²"])
 
