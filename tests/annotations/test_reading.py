@@ -422,3 +422,19 @@ def test_annotations_of_another_slide_are_refused(name: str, slides_dir: Path) -
 def test_files_of_other_kinds_are_refused(name: str, slides_dir: Path) -> None:
     with pytest.raises(AnnotationError):
         read_regions(slides_dir / "annotations" / name)
+
+
+def test_what_was_repaired_or_left_out_is_told_to_whoever_asks(tmp_path: Path) -> None:
+    bow = [(5, 5), (15, 15), (15, 5), (5, 15)]
+    rings = [bow, [(1, 1), (2, 2)], [(1, 1), (5, 5), (9, 9)], [(30, 30), (40, 30), (40, 40)]]
+    regions = "".join(
+        "<Region><Vertices>" + "".join(f'<V X="{x}" Y="{y}"/>' for x, y in ring) + "</Vertices></Region>"
+        for ring in rings
+    )
+    path = tmp_path / "a.xml"
+    path.write_text(f"<Annotations><Annotation><Regions>{regions}</Regions></Annotation></Annotations>")
+    told: list[str] = []
+    assert len(read_regions(path, told.append)) == 2
+    assert told == ["crosses itself", "has fewer than 3 points", "has no area"]
+    with pytest.raises(AnnotationError, match="a polygon of 2 points"):
+        read_regions(path)

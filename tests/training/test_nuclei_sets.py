@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from lobule.errors import AnnotationError, ConfigurationError, LobuleError
-from lobule.training.field_files import read_label_map, read_outlines
+from lobule.training.field_files import read_label_map, read_outlines, read_pixels
 from lobule.training.nuclei_sets import detect, read_folder, read_monuseg, read_set, read_tnbc
 
 SIZE = (60, 48)
@@ -569,3 +572,42 @@ def test_outlines_and_label_maps_of_one_real_field_agree(data_dir: Path) -> None
         ious.append(both / (own | other).sum())
         dices.append(2 * both / (own.sum() + other.sum()))
     assert np.mean(dices) > 0.995 and np.mean(ious) > 0.99 and np.min(ious) > 0.9
+
+
+def _intact() -> dict[str, bytes]:
+    held: dict[str, bytes] = {}
+    for name, kind in (("png", "PNG"), ("jpg", "JPEG"), ("bmp", "BMP")):
+        stream = io.BytesIO()
+        Image.fromarray(draw()).save(stream, kind)
+        held[name] = stream.getvalue()
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, draw(), photometric="rgb", compression="zlib")
+    held["tif"] = stream.getvalue()
+    stream = io.BytesIO()
+    np.save(stream, draw_labels())
+    held["npy"] = stream.getvalue()
+    return held
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["png", "jpg", "bmp", "tif", "npy"]), data=st.data())
+def test_flipped_and_cut_bytes_never_raise_anything_but_an_annotation_error(
+    kind: str, data: st.DataObject, tmp_path: Path
+) -> None:
+    content = bytearray(_intact()[kind])
+    for _ in range(data.draw(st.integers(0, 6))):
+        # headers, mostly
+        at = data.draw(st.one_of(st.integers(0, 160), st.integers(0, len(content) - 1)))
+        content[min(at, len(content) - 1)] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(bytes(content[:cut]))
+    for read in (read_pixels, read_label_map):
+        if kind == "npy" and read is read_pixels:
+            continue
+        try:
+            found = read(path, lambda _: None)
+        except AnnotationError as error:
+            assert "\n" not in str(error)
+        else:
+            assert found.dtype in (np.uint8, np.int32)

@@ -7,6 +7,7 @@ mended in silence: what was repaired or left out is told to ``tell``, one word g
 from __future__ import annotations
 
 import struct
+import tokenize
 import warnings
 import zlib
 from collections.abc import Callable
@@ -219,7 +220,7 @@ def _read_array(path: Path) -> NDArray[Any]:
     if suffix == ".npy":
         try:
             loaded = np.load(path, allow_pickle=False)
-        except _BROKEN as error:
+        except (*_BROKEN, tokenize.TokenError) as error:
             raise AnnotationError(path, f"cannot be read: {_reason(error)}") from error
         return np.asarray(loaded)
     return _read_tiff(path) if suffix in (".tif", ".tiff") else _read_picture(path, indices=True)
@@ -301,6 +302,8 @@ def _read_tiff(path: Path) -> NDArray[Any]:
                     path, f"the TIFF's colors are {photometric.name}; save it as RGB or as gray"
                 )
             pixels = np.asarray(file.asarray(series=0))
+            if pixels.shape != tuple(shape):
+                raise AnnotationError(path, f"the TIFF holds {pixels.shape} of {shape} pixels; save it anew")
     except AnnotationError:
         raise
     except FileNotFoundError as error:
