@@ -53,6 +53,8 @@ def displacement(shape: tuple[int, int], largest_px: float, rng: np.random.Gener
 def warp(images: Sequence[NDArray[Any]], moved: NDArray[np.float64]) -> list[NDArray[Any]]:
     """Returns the images with each pixel taken from where ``moved`` (as `displacement` gives it) points.
 
+    Pillow rounds bilinear samples down, so images come out darker by half a level on average.
+
     Raises ValueError where the images differ in size or are neither uint8 nor integers.
     """
     from PIL import Image
