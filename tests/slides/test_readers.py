@@ -251,7 +251,7 @@ def test_uneven_aperio_levels_equal_the_stored_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "word"),
-    [("L", "gray"), ("P", "converted"), ("RGBA", "white"), ("I;16", "16 bit"), ("LA", "white")],
+    [("L", "gray"), ("P", "converted"), ("I;16", "16 bit"), ("LA", "gray")],
 )
 def test_pictures_that_are_not_rgb_are_converted_with_a_warning(mode: str, word: str, tmp_path: Path) -> None:
     if mode == "I;16":
@@ -263,6 +263,20 @@ def test_pictures_that_are_not_rgb_are_converted_with_a_warning(mode: str, word:
     with open_slide(tmp_path / "a.png") as slide:
         assert any(word in warning for warning in slide.properties.warnings)
         assert np.abs(slide.read_level(0, (0, 0), (50, 40)).astype(int) - 128).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_are_white_and_said_and_opaque_ones_are_not(mode: str, tmp_path: Path) -> None:
+    image = PIL.Image.new("RGB", (50, 40), (128, 128, 128)).convert(mode)
+    image.save(tmp_path / "opaque.png")
+    image.putalpha(PIL.Image.fromarray(np.repeat(np.uint8([255, 0]), 25)[None].repeat(40, 0)))
+    image.save(tmp_path / "half.png")
+    with open_slide(tmp_path / "opaque.png") as slide:
+        assert not any("white" in warning for warning in slide.properties.warnings)
+    with open_slide(tmp_path / "half.png") as slide:
+        assert any("transparent parts are shown white" in warning for warning in slide.properties.warnings)
+        pixels = slide.read_level(0, (0, 0), (50, 40))
+        assert (pixels[:, :25] == 128).all() and (pixels[:, 25:] == 255).all()
 
 
 def test_a_picture_of_a_huge_strip_is_read_in_rows(tmp_path: Path) -> None:
