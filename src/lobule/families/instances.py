@@ -12,7 +12,7 @@ is that marker's in any flood, so the priority queue sees the few others alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from lobule.geometry import Box
 
 __all__ = ["Splitting", "Way", "split", "split_near"]
+
+_FLOODED_PX = 1 << 17
 
 Way = Literal["components", "watershed", "learned"]
 """How touching nuclei are told apart."""
@@ -158,12 +160,13 @@ def split_near(
     runs, part = runs.chosen(shown).cropped(at), part[shown]
     labels = runs.painted(number[part], at.height)
     areas = np.asarray(np.bincount(number[part], runs.lengths, minlength=last + 1), np.float64)
-    if several.any():
-        of_several = several[part]
+    sizes = np.bincount(part, runs.lengths, minlength=count)
+    for some in _groups(np.flatnonzero(several), sizes):
+        which = some[part]
         added = _flood(
             labels,
-            runs.chosen(of_several),
-            part[of_several],
+            runs.chosen(which),
+            part[which],
             bounds,
             at,
             distance,
@@ -172,6 +175,7 @@ def split_near(
             last,
         )
         areas = np.concatenate([areas, added])
+        last += len(added)
     _fill_holes(labels, areas, mask[at.y0 : at.y1, at.x0 : at.x1])
     return labels[:, :-1], at
 
@@ -271,28 +275,6 @@ def _stretches(starts: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[n
     return places
 
 
-def _markers_in(
-    mask: NDArray[np.bool_],
-    distance: NDArray[np.float32],
-    at: Box,
-    runs: _Runs,
-    part: NDArray[np.int32],
-    count: int,
-    threshold: float,
-) -> NDArray[np.intp]:
-    """How many 4-connected places with a distance above the threshold each part holds, as far as they lie in ``at``."""
-    seeds = mask[at.y0 : at.y1, at.x0 : at.x1 + 1].copy()
-    seeds[:, -1] = False
-    seeds[:, :-1] &= distance > threshold
-    markers = _Runs.of(seeds)
-    marker, marker_count = markers.joined(reach=0)
-    first = markers.starts // markers.stride + at.y0, markers.starts % markers.stride + at.x0
-    around = np.searchsorted(runs.starts, first[0] * runs.stride + first[1], side="right") - 1
-    part_of_marker = np.zeros(marker_count, np.intp)
-    part_of_marker[marker] = part[around]
-    return np.bincount(part_of_marker, minlength=count)
-
-
 def _may_part(
     mask: NDArray[np.bool_],
     distance: NDArray[np.float32],
@@ -302,15 +284,34 @@ def _may_part(
     count: int,
     depth: float,
 ) -> NDArray[np.bool_]:
-    """Which parts fall apart when cut at some multiple of ``depth``.
+    """Which parts may hold two tops with a pass more than ``depth`` below either.
 
-    All do that hold two tops with a pass more than ``depth`` below either: such a multiple lies between.
+    The levels are multiples of half of ``depth``. Between such a pass and the level half of ``depth`` above it lies
+    one at which the two are apart and either reaches beyond the next level; so all others are passed over.
     """
     apart = np.zeros(count, bool)
-    # a little closer than depth, for the rounding
-    step = 0.999 * depth
-    for k in range(1, int(distance.max(initial=0) / step) + 1):
-        apart |= _markers_in(mask, distance, at, runs, part, count, k * step) > 1
+    # a little closer, for the rounding
+    step = 0.4995 * depth
+    levels = int(distance.max(initial=0) / step)
+    inside = mask[at.y0 : at.y1, at.x0 : at.x1 + 1].copy()
+    inside[:, -1] = False
+    below = _Runs.of(inside)
+    for k in range(levels + 1):
+        above = inside.copy()
+        above[:, :-1] &= distance > (k + 1) * step
+        higher = _Runs.of(above)
+        if not len(higher.starts):
+            break
+        place, place_count = below.joined(reach=0)
+        reached = np.zeros(place_count, bool)
+        reached[place[np.searchsorted(below.starts, higher.starts, side="right") - 1]] = True
+        # one run of each place says which part it lies in
+        of_place = np.zeros(place_count, np.intp)
+        of_place[place] = np.arange(len(place))
+        y, x = np.divmod(below.starts[of_place[reached]], below.stride)
+        around = np.searchsorted(runs.starts, (y + at.y0) * runs.stride + x + at.x0, side="right") - 1
+        apart |= np.bincount(part[around], minlength=count) > 1
+        below = higher
     return apart
 
 
@@ -324,6 +325,18 @@ def _may_hold_two(bounds: _Bounds, depth: float) -> NDArray[np.bool_]:
     long = np.hypot(bounds.x1 - bounds.x0, bounds.y1 - bounds.y0)
     possible: NDArray[np.bool_] = (short >= 2 * depth) & (long >= 4 * depth)
     return possible
+
+
+def _groups(chosen: NDArray[np.intp], sizes: NDArray[np.float64]) -> Iterator[NDArray[np.bool_]]:
+    """Cuts the chosen parts into groups of at most `_FLOODED_PX` pixels (or one part): masks over all parts.
+
+    What sorting a group costs does not grow with the number of nuclei then.
+    """
+    group = (np.cumsum(sizes[chosen]) // _FLOODED_PX).astype(np.intp)
+    for number in np.unique(group):
+        some = np.zeros(len(sizes), bool)
+        some[chosen[group == number]] = True
+        yield some
 
 
 def _flood(
