@@ -160,7 +160,7 @@ def split_near(
     runs, part = runs.chosen(shown).cropped(at), part[shown]
     labels = runs.painted(number[part], at.height)
     areas = np.asarray(np.bincount(number[part], runs.lengths, minlength=last + 1), np.float64)
-    sizes = np.bincount(part, runs.lengths, minlength=count)
+    sizes = np.asarray(np.bincount(part, runs.lengths, minlength=count), np.float64)
     for some in _groups(np.flatnonzero(several), sizes):
         which = some[part]
         added = _flood(

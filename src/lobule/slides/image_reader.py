@@ -140,7 +140,7 @@ def _to_rgb(image: Image, path: Path, notes: list[str]) -> RgbImage:
         return np.asarray(image)
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        if rgba.getextrema()[3] == (255, 255):
+        if rgba.getchannel("A").getextrema() == (255, 255):
             if mode in ("LA", "La"):
                 notes.append("the picture is gray, not H&E in color")
             return np.asarray(rgba.convert("RGB"))
