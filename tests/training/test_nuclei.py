@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_perfect_maps_score_one_in_every_way_but_components(recipe: str) -> None
     least = 1.0 if "lite0" in recipe else 0.97
     assert min(found["AJI, mean of images"], found["PQ, pooled"]) >= least
     assert found["AJI, mean of images, components"] < 0.8
+
+
+def test_organs_are_scored_apart_where_there_are_several() -> None:
+    fields = [
+        replace(touching_disks(), organ=organ) for organ in ("Breast", "Breast", "Kidney", "Kidney", "Liver")
+    ]
+    task = task_on("nuclei-breast-lite0", fields)
+
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        labels = pixels[..., 0].astype(np.int32)
+        return np.stack([labels > 0, distance_within(labels)]).astype(np.float32)
+
+    found = {score.name: score.value for score in task.score(predict, task.decide(predict), "test").scores}
+    assert {name for name in found if "AJI, mean of images, " in name} == {
+        f"AJI, mean of images, {of}" for of in ("breast", "kidney", "components", "watershed")
+    }
+    assert found["pixel F1, pooled, kidney"] == found["PQ, mean of images, breast"] == 1
 
 
 def test_notes_count_fields_patients_and_nuclei() -> None:

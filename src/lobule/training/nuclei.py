@@ -279,9 +279,28 @@ class NucleiTask:
                 _score(name + suffix, value, where, how)
                 for name, value in object_intervals(images, way).items()
             ]
+        scores += self._by_organ(fields, images, where, own)
         return Evaluation(
             tuple(scores), tuple(_row(field, one) for field, one in zip(fields, images, strict=True))
         )
+
+    def _by_organ(
+        self, fields: Sequence[NucleiField], images: Sequence[ImageScores], where: str, way: Way
+    ) -> list[Score]:
+        """Of each organ with two fields or more, where there are several: pixel F1, AJI and PQ."""
+        organs = [field.organ or "unknown organ" for field in fields]
+        if len(set(organs)) < 2:
+            return []
+        out = []
+        for organ in sorted(set(organs)):
+            own = [one for one, of in zip(images, organs, strict=True) if of == organ]
+            if len(own) < 2:
+                continue
+            found = pixel_intervals(own) | object_intervals(own, way)
+            for name in ("pixel F1, pooled", "AJI, mean of images", "PQ, mean of images"):
+                how = f"{len(own)} fields; bootstrap over fields"
+                out.append(_score(f"{name}, {organ.lower()}", found[name], where, how))
+        return out
 
     def disturb(self, predict: Predict, thresholds: Mapping[str, float], part: Part) -> list[Moved]:
         network = self._recipe.network
