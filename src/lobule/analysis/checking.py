@@ -11,6 +11,7 @@ import numpy as np
 
 from lobule.analysis.clock import Clock
 from lobule.analysis.memory import estimate_bytes
+from lobule.analysis.networks import precision_of
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, too_coarse
 from lobule.errors import LobuleError
@@ -48,14 +49,16 @@ class Checked:
 
 
 def measure_costs(models: Mapping[str, Model], runtime: str) -> Costs:
-    """Times each tile graph on a grey tile."""
+    """Times each tile graph on a grey tile, in the number format that it runs in by default."""
     seconds, sizes = {}, {}
     for family, role in (("tumor", "patch"), ("nuclei", "segment")):
         model = models.get(family)
         graph = None if model is None else model.card.graph(role)
         if model is None or graph is None:
             continue
-        loaded = open_runtime(runtime, model.name, model.file(graph), graph, workers=1)
+        precision = precision_of(runtime, "auto", model, role)
+        path = model.file(graph, precision)
+        loaded = open_runtime(runtime, model.name, path, graph, workers=1, precision=precision)
         batch = np.full((1, graph.tile_px, graph.tile_px, 3), 200, np.uint8)
         taken = []
         for _ in range(4):

@@ -145,6 +145,7 @@ def _measure() -> None:
     from importlib.util import find_spec
 
     from lobule.analysis.checking import measure_costs
+    from lobule.analysis.networks import precisions_of
     from lobule.models.zoo import select_models
 
     models = select_models()
@@ -152,4 +153,6 @@ def _measure() -> None:
         if find_spec(runtime) is None:
             continue
         for family, seconds in measure_costs(models, runtime).seconds.items():
-            click.echo(f"    {runtime:14} {family}: {1000 * seconds:.1f} ms a tile on one core")
+            precisions = precisions_of(runtime, "auto", models[family])
+            precision = precisions.get("patch") or precisions["segment"]
+            click.echo(f"    {runtime:14} {family}, {precision}: {1000 * seconds:.1f} ms a tile on one core")
