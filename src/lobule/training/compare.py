@@ -172,10 +172,11 @@ def _markdown(rows: Sequence[_Row], seeds: int) -> str:
         size = "" if row.parameters is None else f"{row.parameters / 1e6:.1f}"
         runs = len(row.losses)
         cells = [name, network.weights, size]
-        told = [f"({value:g})" for value in published] if published else [""] * 6
+        told = [f"({value:.3f})" for value in published[:5]] if published else [""] * 5
+        their_frames = f"({published[5]:g})" if published else ""
         if not runs:
             why = f"not run: {row.missing}" if row.missing else "not run"
-            lines.append("| " + " | ".join([*cells, "", why, "", *told[:5], "", "", told[5]]) + " |")
+            lines.append("| " + " | ".join([*cells, "", why, "", *told, "", "", their_frames]) + " |")
             continue
         figures = [f"{median(row.scores[measure]):.3f}" for measure in _MEASURES]
         if runs > 1:
@@ -193,7 +194,7 @@ def _markdown(rows: Sequence[_Row], seeds: int) -> str:
                     *(f"{own} {paper}".strip() for own, paper in zip(figures, told, strict=False)),
                     f"{median(row.objects['AJI']):.3f}",
                     f"{median(row.objects['PQ']):.3f}",
-                    f"{row.frames_per_second:.2f} {told[5]}".strip(),
+                    f"{row.frames_per_second:.2f} {their_frames}".strip(),
                 ]
             )
             + " |"
