@@ -142,7 +142,10 @@ def test_two_models_of_one_family_are_refused(tmp_path: Path) -> None:
 def test_a_shipped_model_is_whole_and_small(name: str) -> None:
     model = load_model(shipped_models()[name])
     assert model.name == name
-    sizes = [(model.folder / file).stat().st_size for file, _, _ in model.card.files()]
+    sizes = [
+        (shipped_models().get(one.of or "", model.folder) / one.file).stat().st_size
+        for one in model.card.files()
+    ]
     assert max(sizes) < 15_000_000
     assert model.card.scores, "a shipped model states how good it is"
     assert all(score.low is not None and score.high is not None for score in model.card.scores[:1])
@@ -179,12 +182,35 @@ def _with_int8(folder: Path, **change: Any) -> Path:
     return folder
 
 
+def test_a_borrowed_graph_lies_with_the_shipped_model_that_it_is_of(folder: Path) -> None:
+    lender = load_model(shipped_models()["tumor-breast-lite0"])
+    refine = lender.card.graph("refine")
+    assert refine is not None
+    path = folder / "card.json"
+    card = json.loads(path.read_text("utf-8"))
+    borrowed = refine.model_copy(update={"of": lender.name, "lower_precisions": ()})
+    card["graphs"].append(borrowed.model_dump())
+    card["thresholds"]["refine"] = 0.5
+    path.write_text(json.dumps(card), "utf-8")
+    model = load_model(folder)
+    assert model.file(model.card.graphs[1]) == lender.file(refine)
+    assert model.file(model.card.graphs[0]).parent == folder
+    for changed, error in (
+        ({"of": "nobody"}, WeightsNotFoundError),
+        ({"sha256": "0" * 64}, WeightsDigestError),
+    ):
+        card["graphs"][1] = {**borrowed.model_dump(), **changed}
+        path.write_text(json.dumps(card), "utf-8")
+        with pytest.raises(error, match=r"refine\.onnx"):
+            load_model(folder)
+
+
 def test_int8_is_a_file_of_its_own(folder: Path) -> None:
     model = load_model(_with_int8(folder))
     graph = model.card.graphs[0]
     assert model.file(graph) == model.file(graph, "bfloat16") == folder / "model.onnx"
     assert model.file(graph, "int8") == folder / "model-int8.onnx"
-    assert [file for file, _, _ in model.card.files()] == ["model.onnx", "model-int8.onnx"]
+    assert [one.file for one in model.card.files()] == ["model.onnx", "model-int8.onnx"]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def _model_use(model: Model) -> ModelUse:
         name=model.name,
         version=model.card.version,
         family=model.card.family,
-        files_sha256={file: sha256 for file, sha256, _ in model.card.files()},
+        files_sha256={entry.file: entry.sha256 for entry in model.card.files()},
         card_sha256=model.card_sha256,
         terms=model.card.terms,
         intended_use=model.card.intended_use,

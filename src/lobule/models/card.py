@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -92,6 +92,8 @@ class Graph(_Strict):
 
     file: OnnxFile
     sha256: Sha256
+    of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] | None = None
+    """The shipped model that the file is borrowed from; null: it lies beside this card."""
     role: Literal["patch", "screen", "refine", "segment"]
     """``screen`` (tumor): a small network on the patch graph's own tiles that settles the easy ones."""
     mpp: Positive | None
@@ -160,6 +162,15 @@ class Score(_Strict):
     how: Text
 
 
+class OnnxFileEntry(NamedTuple):
+    """A file that a card names; ``of``: the shipped model whose folder holds it, None: the card's own."""
+
+    file: str
+    sha256: str
+    what: str
+    of: str | None
+
+
 class Card(_Strict):
     """Everything lobule knows about a model; lies as ``card.json`` beside its graphs."""
 
@@ -221,13 +232,14 @@ class Card(_Strict):
         """The graph of that role, or None."""
         return next((graph for graph in self.graphs if graph.role == role), None)
 
-    def files(self) -> Iterator[tuple[str, str, str]]:
-        """(file, sha256, what it is) of every ONNX file of the model."""
+    def files(self) -> Iterator[OnnxFileEntry]:
+        """Every ONNX file of the model."""
         for graph in self.graphs:
-            yield graph.file, graph.sha256, f"the {graph.role} graph"
+            yield OnnxFileEntry(graph.file, graph.sha256, f"the {graph.role} graph", graph.of)
             for lower in graph.lower_precisions:
                 if lower.file is not None and lower.sha256 is not None:
-                    yield lower.file, lower.sha256, f"the {graph.role} graph in {lower.precision}"
+                    what = f"the {graph.role} graph in {lower.precision}"
+                    yield OnnxFileEntry(lower.file, lower.sha256, what, None)
 
 
 def read_card(path: Path) -> Card:

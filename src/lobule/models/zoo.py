@@ -29,7 +29,12 @@ class Model:
 
     def file(self, graph: Graph, precision: str = "float32") -> Path:
         """Where the ONNX file lies that computes a graph in that precision."""
-        return self.folder / graph.file_in(precision)[0]
+        file = graph.file_in(precision)[0]
+        return _folder_of(self.folder, graph.of if file == graph.file else None) / file
+
+
+def _folder_of(own: Path, borrowed: str | None) -> Path:
+    return own if borrowed is None else _ZOO / borrowed
 
 
 def _sha256(path: Path) -> str:
@@ -48,8 +53,8 @@ def load_model(folder: Path) -> Model:
             str(folder), "no model here: a model is a folder with card.json and its .onnx files"
         )
     card = read_card(card_path)
-    for file, sha256, what in card.files():
-        path = folder / file
+    for file, sha256, what, borrowed in card.files():
+        path = _folder_of(folder, borrowed) / file
         if not path.is_file():
             raise WeightsNotFoundError(card.name, f"{path} is missing; the card names it as {what}")
         found = _sha256(path)

@@ -329,15 +329,15 @@ def student_card(
     made_by: str,
 ) -> Card:
     """Returns the card of a student: its parent's, with what differs. Its graphs lie in ``folder``."""
-    graphs = []
-    for graph, role, file in (
-        (parent.graph("screen"), "patch", "model.onnx"),
-        (parent.graph("refine"), "refine", "refine.onnx"),
-    ):
-        assert graph is not None
-        changed = {"file": file, "role": role, "sha256": _digest(folder / file), "lower_precisions": ()}
-        graphs.append(graph.model_copy(update=changed))
-    screen = parent.made_by.partition(f"; {_SCREEN}")[2]
+    screen, refine = parent.graph("screen"), parent.graph("refine")
+    assert screen is not None and refine is not None
+    file = folder / "model.onnx"
+    changed = {"file": file.name, "role": "patch", "sha256": _digest(file), "lower_precisions": ()}
+    graphs = [
+        screen.model_copy(update=changed),
+        refine.model_copy(update={"of": recipe.of, "lower_precisions": ()}),
+    ]
+    learned = parent.made_by.partition(f"; {_SCREEN}")[2]
     return Card.model_validate(
         parent.model_dump()
         | {
@@ -358,7 +358,7 @@ def student_card(
                 f"The tile classifier imitates that of {recipe.of}, its faults included; the refining network was"
                 " trained on the other's map.",
             ],
-            "made_by": f"{made_by}; tile classifier: {screen}; refining network: {recipe.of}",
+            "made_by": f"{made_by}; tile classifier: {learned}; refining network: {recipe.of}",
         }
     )
 

@@ -104,10 +104,10 @@ def prove_precisions(folder: Path, recipe_path: Path, data: Path, work: Path, *,
                     stream.write((Path(scratch) / lower.file).read_bytes())
         write_card(card, folder)
     # what an earlier proof left and this one did not confirm
-    named = {file for file, _, _ in card.files()}
-    for file, _, _ in model.card.files():
-        if file not in named:
-            (folder / file).unlink(missing_ok=True)
+    named = {entry.file for entry in card.files()}
+    for entry in model.card.files():
+        if entry.file not in named:
+            (folder / entry.file).unlink(missing_ok=True)
     return card
 
 

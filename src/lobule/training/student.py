@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def make_student(
     if screen is None or refine is None:
         raise LobuleError(f"model {recipe.of} has no screen and refine graphs")
     with_scaled_odds(model.file(screen), folder / "model.onnx", recipe.scale, recipe.shift)
-    shutil.copyfile(model.file(refine), folder / "refine.onnx")
 
     classify = _run(folder / "model.onnx", screen)
     blocks = read_fields(data / parent.fields, parent.split)
