@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PanopticCounts", "aji", "aji_plus", "count_panoptic"]
+__all__ = ["Agreement", "PanopticCounts", "aji", "aji_plus", "compare_labels", "count_panoptic"]
 
 Labels = NDArray[np.integer]
 
@@ -58,7 +58,10 @@ def aji(truth: Labels, found: Labels) -> float:
     Each true object is compared with the found one of highest Jaccard index, which several may share;
     found objects that nobody took count into the union.
     """
-    o = _overlaps(truth, found)
+    return _aji(_overlaps(truth, found))
+
+
+def _aji(o: _Overlaps) -> float:
     if not o.truth_areas.size and not o.found_areas.size:
         return 1.0
     order = np.lexsort((o.found, -o.iou, o.truth))
@@ -68,9 +71,12 @@ def aji(truth: Labels, found: Labels) -> float:
 
 def aji_plus(truth: Labels, found: Labels) -> float:
     """Returns AJI+ (Graham et al. 2019): AJI with one-to-one pairs of greatest summed Jaccard index."""
+    return _aji_plus(_overlaps(truth, found))
+
+
+def _aji_plus(o: _Overlaps) -> float:
     from scipy.optimize import linear_sum_assignment
 
-    o = _overlaps(truth, found)
     if not o.truth_areas.size and not o.found_areas.size:
         return 1.0
     table = np.zeros((o.truth_areas.size, o.found_areas.size))
@@ -131,7 +137,25 @@ class PanopticCounts:
 
 def count_panoptic(truth: Labels, found: Labels) -> PanopticCounts:
     """Returns the matches of two label maps; above 0.5 a match is unique, so none has to be chosen."""
+    return _panoptic(_overlaps(truth, found))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well one label map agrees with another, by every measure of this module."""
+
+    panoptic: PanopticCounts
+    aji: float
+    aji_plus: float
+
+
+def compare_labels(truth: Labels, found: Labels) -> Agreement:
+    """Returns all measures at once: what overlaps what is looked up once."""
     o = _overlaps(truth, found)
+    return Agreement(_panoptic(o), _aji(o), _aji_plus(o))
+
+
+def _panoptic(o: _Overlaps) -> PanopticCounts:
     iou = o.iou
     good = iou > 0.5
     matched = int(good.sum())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.evaluation.instances import PanopticCounts, aji, aji_plus, count_panoptic
+from lobule.evaluation.instances import Agreement, PanopticCounts, compare_labels
 from lobule.evaluation.interval import Interval, bootstrap
 from lobule.evaluation.pixels import MaskCounts, count_mask
 
@@ -20,9 +20,7 @@ class ImageScores:
     """One image: pixels of the mask, and objects of each way of telling nuclei apart."""
 
     pixels: MaskCounts
-    objects: dict[str, PanopticCounts]
-    aji: dict[str, float]
-    aji_plus: dict[str, float]
+    objects: dict[str, Agreement]
 
 
 def score_image(
@@ -31,9 +29,7 @@ def score_image(
     """Returns the scores of a mask (H, W) and of label maps (H, W) by way against the true label map (H, W)."""
     return ImageScores(
         count_mask(truth > 0, mask),
-        {way: count_panoptic(truth, labels) for way, labels in found.items()},
-        {way: aji(truth, labels) for way, labels in found.items()},
-        {way: aji_plus(truth, labels) for way, labels in found.items()},
+        {way: compare_labels(truth, labels) for way, labels in found.items()},
     )
 
 
@@ -73,7 +69,8 @@ def pixel_intervals(images: Sequence[ImageScores]) -> dict[str, Interval]:
 
 def object_intervals(images: Sequence[ImageScores], way: str) -> dict[str, Interval]:
     """Returns AJI, AJI+, PQ, its two factors and object F1 of one way of telling nuclei apart, with intervals."""
-    objects = [one.objects[way] for one in images]
+    agreements = [one.objects[way] for one in images]
+    objects = [one.panoptic for one in agreements]
     rows = np.array([[one.matched, one.spare, one.missed, one.summed_iou] for one in objects])
 
     def pooled(attribute: str) -> Callable[[NDArray[np.intp]], float]:
@@ -85,8 +82,8 @@ def object_intervals(images: Sequence[ImageScores], way: str) -> dict[str, Inter
         return of
 
     return {
-        "AJI, mean of images": _mean([one.aji[way] for one in images]),
-        "AJI+, mean of images": _mean([one.aji_plus[way] for one in images]),
+        "AJI, mean of images": _mean([one.aji for one in agreements]),
+        "AJI+, mean of images": _mean([one.aji_plus for one in agreements]),
         "PQ, mean of images": _mean([one.panoptic_quality for one in objects]),
         "PQ, pooled": bootstrap(pooled("panoptic_quality"), len(images)),
         "segmentation quality, pooled": bootstrap(pooled("segmentation_quality"), len(images)),

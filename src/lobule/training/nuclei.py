@@ -386,9 +386,9 @@ def _row(field: NucleiField, scores: ImageScores) -> dict[str, str | float]:
         "pixel_recall": scores.pixels.recall,
         "pixel_accuracy": scores.pixels.accuracy,
     }
-    for way in scores.aji:
-        row[f"aji_{way}"] = scores.aji[way]
-        row[f"aji_plus_{way}"] = scores.aji_plus[way]
-        row[f"pq_{way}"] = scores.objects[way].panoptic_quality
-        row[f"found_{way}"] = scores.objects[way].matched + scores.objects[way].spare
+    for way, one in scores.objects.items():
+        row[f"aji_{way}"] = one.aji
+        row[f"aji_plus_{way}"] = one.aji_plus
+        row[f"pq_{way}"] = one.panoptic.panoptic_quality
+        row[f"found_{way}"] = one.panoptic.matched + one.panoptic.spare
     return row
