@@ -7,6 +7,8 @@ from typing import Literal
 
 import click
 
+from lobule.cli.training_options import device_option, threads_option
+
 __all__ = ["compare"]
 
 
@@ -34,8 +36,8 @@ __all__ = ["compare"]
 @click.option(
     "--table", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Markdown to write."
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@threads_option
+@device_option
 def compare(
     recipes: tuple[Path, ...],
     data: Path | None,

@@ -7,17 +7,14 @@ from typing import Literal
 
 import click
 
+from lobule.cli.training_options import data_option, threads_option
+
 __all__ = ["evaluate"]
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder that holds the data sets, each in the folder of its name.",
-)
+@data_option
 @click.option(
     "--split",
     "part",
@@ -32,7 +29,7 @@ __all__ = ["evaluate"]
     help="For a model folder: the recipe whose split it is scored by.",
 )
 @click.option("--robustness", is_flag=True, help="Also disturb the images and say how far the answers move.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@threads_option
 def evaluate(
     run: Path,
     data: Path,

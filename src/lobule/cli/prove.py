@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from lobule.cli.training_options import data_option
+
 __all__ = ["prove"]
 
 
@@ -17,12 +19,7 @@ __all__ = ["prove"]
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="The recipe that made the model: it says which data are its test part.",
 )
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder that holds the data sets, each in the folder of its name.",
-)
+@data_option
 @click.option(
     "--work",
     required=True,

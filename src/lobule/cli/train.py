@@ -7,17 +7,14 @@ from typing import Literal
 
 import click
 
+from lobule.cli.training_options import data_option, device_option, threads_option
+
 __all__ = ["train"]
 
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="Folder that holds the data sets, each in the folder of its name (bach, monuseg, tnbc, your own).",
-)
+@data_option
 @click.option(
     "--out",
     required=True,
@@ -26,14 +23,8 @@ __all__ = ["train"]
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage, instead of the recipe's.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the recipe's.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto: a CUDA device where there is one.",
-)
+@threads_option
+@device_option
 @click.option(
     "--devices",
     type=click.IntRange(min=1),
