@@ -75,12 +75,16 @@ def compare_recipes(
     Figures are medians over the runs that are done; the table says of each recipe how many, or why there is none.
     Without ``data`` nothing is trained and what lies in ``work`` is tabulated. No run begins after ``minutes``.
     """
+    if not table.parent.is_dir():
+        raise ConfigurationError("--table", str(table), f"there is no folder {table.parent}")
     began = time.monotonic()
     read: list[tuple[Path, NucleiRecipe]] = []
     for path in recipes:
         recipe = read_recipe(path)
         if not isinstance(recipe, NucleiRecipe):
             raise ConfigurationError("recipes", str(path), "nuclei recipes can be compared so far")
+        if any(recipe.name == other.name for _, other in read):
+            raise ConfigurationError("recipes", str(path), f"two recipes are named {recipe.name}")
         read.append((path, recipe))
     sizes = {path: _parameters(path, recipe) for path, recipe in read}
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from lobule.errors import ConfigurationError, MissingDependencyError, ResultWriteError
+from lobule.errors import ConfigurationError, MissingDependencyError, ResultError, ResultWriteError
 from lobule.training.recipe import LoopSettings
 
-__all__ = ["AUTO", "CurvePoint", "Devices", "fit", "is_first_process", "read_curve", "seeded"]
+__all__ = ["AUTO", "CurvePoint", "Devices", "fit", "is_first_process", "read_curve", "read_state", "seeded"]
 
 Batch = tuple[torch.Tensor, ...]
 Draw = Callable[[int, int], Batch]
@@ -27,6 +28,7 @@ Draw = Callable[[int, int], Batch]
 
 _CHECKPOINT_SECONDS = 60.0
 _NOTE_STEPS = 25
+_FOREIGN = "it belongs to another network than the recipe's; train into a new folder"
 _FABRIC_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -275,15 +277,18 @@ class _Progress:
         checkpoint = self._folder / "checkpoint.pt"
         if not checkpoint.is_file():
             return 0
-        held = torch.load(checkpoint, map_location=device, weights_only=True)
-        if held["seed"] != self._seed or held["step"] > self._total:
-            return 0
-        network.load_state_dict(held["network"])
-        optimizer.load_state_dict(held["optimizer"])
-        for key, value in held["average"].items():
-            average[key].copy_(value)
-        self.best, self.lowest = held["best"], held["lowest"]
-        self.without_gain = held["without_gain"]
+        held = read_state(checkpoint, device)
+        try:
+            if held["seed"] != self._seed or held["step"] > self._total:
+                return 0
+            network.load_state_dict(held["network"])
+            optimizer.load_state_dict(held["optimizer"])
+            for key, value in held["average"].items():
+                average[key].copy_(value)
+            self.best, self.lowest = held["best"], held["lowest"]
+            self.without_gain = held["without_gain"]
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ResultError(checkpoint, _FOREIGN) from error
         done = int(held["step"])
         self.curve = [point for point in read_curve(self._folder) if point.step <= done]
         before = "" if held["total"] == self._total else f", begun for {held['total']}"
@@ -335,6 +340,19 @@ class _Progress:
             curve.with_suffix(".part").replace(curve)
         except OSError as error:
             raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error
+
+
+def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Returns what a run saved in ``path``. Raises ResultError where it is absent, damaged or holds other things."""
+    try:
+        held = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise ResultError(
+            path, "it is absent or damaged; remove it, and lobule train makes it anew"
+        ) from error
+    if not isinstance(held, dict):
+        raise ResultError(path, _FOREIGN)
+    return held
 
 
 def read_curve(folder: Path) -> list[CurvePoint]:

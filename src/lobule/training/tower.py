@@ -21,11 +21,11 @@ import torch
 from torch import nn
 
 from lobule import __version__
-from lobule.errors import ConfigurationError, ResultWriteError
+from lobule.errors import ConfigurationError, ResultError, ResultWriteError
 from lobule.models.card import Card
 from lobule.models.zoo import load_model
 from lobule.training.cards import write_card
-from lobule.training.loop import AUTO, Devices, fit, is_first_process
+from lobule.training.loop import AUTO, Devices, fit, is_first_process, read_state
 from lobule.training.nuclei import NucleiTask
 from lobule.training.recipe import NucleiRecipe, Recipe, read_recipe
 from lobule.training.robustness import Moved
@@ -70,8 +70,14 @@ class Run:
             raise ConfigurationError(
                 "run", str(self.folder), "it is not done; the same lobule train command goes on"
             )
+        held = read_state(weights)
         network = task.network()
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        try:
+            network.load_state_dict(held)
+        except (RuntimeError, TypeError) as error:
+            raise ResultError(
+                weights, "it belongs to another network than that of the run's recipe.toml"
+            ) from error
         return network.eval()
 
 
