@@ -15,7 +15,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
-from lobule.errors import ConfigurationError, LeakageError, ModelOutputError  # noqa: E402
+from lobule.errors import ConfigurationError, LeakageError, ModelOutputError, ResultError  # noqa: E402
 from lobule.models.zoo import load_model  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import compare_recipes  # noqa: E402
@@ -215,3 +215,51 @@ def test_two_devices_share_a_batch(tmp_path: Path, data: Path, recipe: Path) -> 
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("step 2 of 2") == 1
     assert open_run(tmp_path / "two").thresholds is not None
+
+
+def _copied(run: Path, folder: Path) -> Path:
+    shutil.copytree(run, folder)
+    return folder
+
+
+@pytest.mark.parametrize("kept", [0, 4000])
+def test_weights_cut_short_are_named(run: Path, data: Path, tmp_path: Path, kept: int) -> None:
+    broken = _copied(run, tmp_path / "run")
+    weights = broken / "weights.pt"
+    weights.write_bytes(weights.read_bytes()[:kept])
+    with pytest.raises(ResultError, match=r"weights\.pt.*damaged"):
+        evaluate(broken, data, "test", say=lambda _: None)
+
+
+def test_weights_of_another_network_are_named(run: Path, data: Path, tmp_path: Path) -> None:
+    foreign = _copied(run, tmp_path / "run")
+    write_recipe(foreign / "recipe.toml", **{'name = "lite0"': 'name = "densenet121"'})
+    with pytest.raises(ResultError, match=r"weights\.pt.*another network"):
+        evaluate(foreign, data, "test", say=lambda _: None)
+
+
+def test_a_checkpoint_cut_short_is_named_and_stays(
+    tmp_path: Path, data: Path, recipe: Path, run: Path
+) -> None:
+    broken = _copied(run, tmp_path / "run")
+    (broken / "weights.pt").unlink()
+    checkpoint = broken / "checkpoint.pt"
+    checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(ResultError, match=r"checkpoint\.pt.*damaged"):
+        train_run(recipe, data, broken, say=lambda _: None)
+    assert checkpoint.read_bytes() == b"not a checkpoint"
+
+
+def test_a_table_without_a_folder_and_recipes_of_one_name_are_refused_before_training(
+    tmp_path: Path, data: Path
+) -> None:
+    one = write_recipe(tmp_path / "one.toml")
+    with pytest.raises(ConfigurationError, match="there is no folder"):
+        compare_recipes([one], data, tmp_path / "work", tmp_path / "absent" / "table.md", seeds=1, say=print)
+    (tmp_path / "again").mkdir()
+    again = shutil.copy(one, tmp_path / "again" / "one.toml")
+    with pytest.raises(ConfigurationError, match="two recipes are named one"):
+        compare_recipes(
+            [one, Path(again)], data, tmp_path / "work", tmp_path / "table.md", seeds=1, say=print
+        )
+    assert not (tmp_path / "work").exists()
