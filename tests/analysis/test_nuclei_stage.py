@@ -103,6 +103,40 @@ def test_an_image_smaller_than_a_tile_keeps_its_nuclei(darkness: Path, tmp_path:
     assert found.measure("touches_border")[order].tolist() == [1, 0, 0]
 
 
+def test_a_field_smaller_than_a_tile_is_looked_at_as_it_is(data_dir: Path) -> None:
+    """By the shipped model: the nuclei that its maps of the field by itself hold."""
+    import onnxruntime
+
+    from lobule.families.instances import split
+    from lobule.models.zoo import select_models
+
+    with Image.open(data_dir / "tnbc" / "Slide_02" / "02_1.png") as picture:
+        field = np.asarray(picture.convert("RGB"))[:400, :500]
+    result = analyze(
+        ArraySlide(field, Mpp(0.25, 0.25)), options=Options(only=("nuclei",), precision="float32")
+    )
+    assert result.nuclei is not None
+    nuclei = Nuclei.joined(result.nuclei.batches())
+
+    model = select_models()["nuclei"]
+    graph = model.card.graph("segment")
+    assert graph is not None
+    session = onnxruntime.InferenceSession(str(model.file(graph)), providers=["CPUExecutionProvider"])
+    grown = np.pad(field, ((0, 16), (0, 12), (0, 0)), mode="symmetric")
+    maps = session.run(None, {"pixels": grown[None]})[0][0, :, :400, :500]
+    thresholds = model.card.thresholds
+    labels = split(
+        maps,
+        "learned",
+        mask_threshold=thresholds["mask"],
+        depth=thresholds["depth"],
+        min_area_px=thresholds["min_area_um2"] / 0.25**2,
+    )
+    areas = np.bincount(labels.ravel())[1:] * 0.25**2
+    assert result.tissue.tissue.mask.all()
+    np.testing.assert_allclose(np.sort(nuclei.measure("area_um2")), np.sort(areas), atol=0.3)
+
+
 def test_tissue_without_nuclei_counts_none(darkness: Path, tmp_path: Path) -> None:
     image = paint((600, 500), [], margin=0)
     nuclei, numbers = measured(image, darkness, tmp_path)

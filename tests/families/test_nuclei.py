@@ -220,6 +220,22 @@ def test_maps_that_are_not_finite_are_refused(wrong: float) -> None:
         decode_tile(card, maps, pixels, read=box, kept=box, frame=frame)
 
 
+def test_what_lies_beyond_the_slide_is_not_looked_at() -> None:
+    """A nucleus on the slide's edge, mirrored there: the half on the slide is found, and said to touch the border."""
+    card = read_card(shipped_models()["nuclei-breast-lite0"] / "card.json")
+    frame = WorkingFrame((40, 30), Mpp(0.25, 0.25), Mpp(0.25, 0.25))
+    y, x = np.mgrid[:64, :64]
+    maps = np.zeros((1, 2, 64, 64), np.float32)
+    maps[0, :] = np.clip(1.5 - np.hypot(x - 40, y - 15) / 10, 0, 1)
+    pixels = np.full((64, 64, 3), 100, np.uint8)
+    kept = Box(0, 0, 40, 30)
+    found = decode_tile(card, maps, pixels, read=Box(0, 0, 64, 64), kept=kept, frame=frame)
+    alone = decode_tile(card, maps[:, :, :30, :40], pixels[:30, :40], read=kept, kept=kept, frame=frame)
+    assert len(found) == 1 and found.measure("touches_border")[0] == 1
+    np.testing.assert_array_equal(found.measures, alone.measures)
+    np.testing.assert_array_equal(found.vertices_px, alone.vertices_px)
+
+
 def test_a_cards_thresholds_choose_the_way_and_the_number_of_maps() -> None:
     card = read_card(shipped_models()["nuclei-breast-lite0"] / "card.json")
     box = Box(0, 0, 60, 32)

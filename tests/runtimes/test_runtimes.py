@@ -74,6 +74,26 @@ def test_the_runtimes_agree_on_a_shipped_model(family: str, role: str) -> None:
     np.testing.assert_allclose(outputs[0], outputs[1], atol=2e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shipped_nuclei_model_looks_at_smaller_fields_in_their_own_size(kind: str) -> None:
+    """From several threads at once, beside tiles of the usual size; as ONNX Runtime alone says."""
+    import onnxruntime
+
+    model = select_models()["nuclei"]
+    graph = model.card.graph("segment")
+    assert graph is not None and graph.side_step == 32
+    session = onnxruntime.InferenceSession(str(model.file(graph)), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(0)
+    sizes = [(64, 96), (160, 32), (graph.tile_px, graph.tile_px), (64, 96)]
+    fields = [random.integers(0, 256, (1, *size, 3), np.uint8) for size in sizes]
+    runtime = _open(kind, model, "segment", 2)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda field: runtime.run({"pixels": field})["maps"], fields))
+    for field, maps in zip(fields, found, strict=True):
+        assert maps.shape[2:] == field.shape[1:3]
+        np.testing.assert_allclose(maps, session.run(None, {"pixels": field})[0], atol=2e-3)
+
+
 def _rewrite(folder: Path, change: Any) -> Model:
     card = json.loads((folder / "card.json").read_text())
     change(card["graphs"][0])

@@ -13,7 +13,15 @@ from slides.painted import paint, reduce
 
 from lobule.errors import MissingResolutionError
 from lobule.geometry import Box, Mpp, WorkingFrame
-from lobule.slides import ArraySlide, Slide, choose_level, read_overview, read_region, working_frame
+from lobule.slides import (
+    ArraySlide,
+    Slide,
+    choose_level,
+    read_mirrored,
+    read_overview,
+    read_region,
+    working_frame,
+)
 from lobule.slides.slide import Level, RgbImage, SlideProperties
 
 
@@ -184,3 +192,25 @@ def test_the_overview_of_a_slide_of_one_huge_level_takes_little_memory(mpp: floa
     place = (np.arange(image.shape[1]) + 0.5) * 255 / (5_000 / frame.scale[0])
     inside = slice(0, int(5_000 / frame.scale[0]))
     assert np.abs(image[0, inside, 0] - place[inside]).max() <= 1.5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    box=boxes(reach=60, largest=70),
+    step=st.sampled_from([1.0, 2.0, 1.5]),
+    size=st.tuples(st.integers(2, 50), st.integers(2, 50)),
+    seed=st.integers(0, 5),
+)
+def test_beyond_the_edges_lies_the_mirror_image(
+    box: Box, step: float, size: tuple[int, int], seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    slide = ArraySlide(image, 0.25)
+    frame = WorkingFrame(slide.size, Mpp(0.25, 0.25), Mpp(0.25 * step, 0.25 * step))
+    width, height = frame.size
+    whole = read_region(slide, frame, Box(0, 0, width, height))
+    margin = 150
+    around = np.pad(whole, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    expected = around[box.y0 + margin : box.y1 + margin, box.x0 + margin : box.x1 + margin]
+    got = read_mirrored(slide, frame, box)
+    assert np.abs(got.astype(int) - expected).max() <= (0 if step != 1.5 else 1)

@@ -37,6 +37,32 @@ def test_read_boxes_are_square_and_hold_the_kept_box_with_its_halo(grid: TileGri
         assert kept.x1 + grid.halo_px <= read.x1 and kept.y1 + grid.halo_px <= read.y1
 
 
+@given(grids(), st.sampled_from([1, 4, 32]))
+def test_read_boxes_inside_hold_the_kept_box_with_its_halo_as_far_as_there_is_frame(
+    grid: TileGrid, side_step: int
+) -> None:
+    width, height = grid.size_px
+    for k in range(len(grid)):
+        kept, box = grid.kept(k), grid.read_inside(k, side_step)
+        wanted = grid.read(k).clipped(width, height)
+        assert box.x0 <= wanted.x0 <= kept.x0 and box.x1 >= wanted.x1 >= kept.x1
+        assert box.y0 <= wanted.y0 <= kept.y0 and box.y1 >= wanted.y1 >= kept.y1
+        for start, stop, size in ((box.x0, box.x1, width), (box.y0, box.y1, height)):
+            assert start >= 0
+            if size >= grid.tile_px:
+                assert stop - start == grid.tile_px and stop - size < 32
+            else:
+                assert stop - size < side_step or stop == grid.tile_px
+                assert stop % side_step == 0 or stop == grid.tile_px
+
+
+def test_read_boxes_inside_a_frame_keep_the_phase_of_a_network_of_stride_32() -> None:
+    grid = TileGrid((1000, 700), 768, 128)
+    boxes = [grid.read_inside(k, 32) for k in range(len(grid))]
+    assert [(box.x0, box.y0, *box.size) for box in boxes[:2]] == [(0, 0, 768, 704), (256, 0, 768, 704)]
+    assert all(box.x0 % 32 == box.y0 % 32 == 0 for box in boxes)
+
+
 @given(grids())
 def test_index_and_position_are_inverse_and_run_row_by_row(grid: TileGrid) -> None:
     positions = [grid.position(k) for k in range(len(grid))]

@@ -13,7 +13,7 @@ from lobule.analysis.clock import Clock
 from lobule.analysis.memory import estimate_bytes
 from lobule.analysis.networks import precision_of
 from lobule.analysis.options import Options
-from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, too_coarse
+from lobule.analysis.stages import TissueOutcome, grid_over, look_at_slide, look_for_tissue, too_coarse
 from lobule.errors import LobuleError
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.zoo import Model, select_models
@@ -152,7 +152,7 @@ def _estimate(
             remarks.append(f"the {family} stage will be skipped: {why}")
             continue
         frame = working_frame(slide, graph.mpp)
-        grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
+        grid = grid_over(frame, graph)
         tiles = select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.25)
         if not len(tiles):
             continue

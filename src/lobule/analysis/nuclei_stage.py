@@ -166,13 +166,11 @@ def measure_nuclei(
         spare_px = round(SPARE_UM / frame.mpp.mean)
 
         def look(index: int) -> bytes:
-            pixels = tiles.read(index)
+            box, pixels = tiles.read_inside(index)
             output = tiles.infer(runtime, "segment", index, pixels)
             with clock.part("nuclei", "decode_maps"):
                 kept = grid.kept(index).grown(min(spare_px, grid.halo_px)).clipped(*frame.size)
-                nuclei = decode_tile(
-                    model.card, output, pixels, read=grid.read(index), kept=kept, frame=frame
-                )
+                nuclei = decode_tile(model.card, output, pixels, read=box, kept=kept, frame=frame)
                 with asking:
                     nuclei = _within(nuclei, rest if index in elsewhere else region)
                 return zlib.compress(nuclei.to_bytes(), 1)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from lobule.analysis.clock import Clock
 from lobule.errors import InferenceError, LobuleError
-from lobule.geometry import Mpp, WorkingFrame
+from lobule.geometry import Box, Mpp, WorkingFrame
+from lobule.models.card import Graph
 from lobule.models.zoo import Model
 from lobule.runtimes import Runtime
-from lobule.slides import Slide, read_overview, read_region
+from lobule.slides import Slide, read_mirrored, read_overview, read_region
 from lobule.slides.slide import RgbImage
 from lobule.tiles import TileGrid
 from lobule.tissue import StainJudgement, Tissue, find_tissue, judge_stain
@@ -21,6 +22,7 @@ from lobule.tissue import StainJudgement, Tissue, find_tissue, judge_stain
 __all__ = [
     "StageTiles",
     "TissueOutcome",
+    "grid_over",
     "look_at_slide",
     "look_for_tissue",
     "overview_frame",
@@ -95,6 +97,20 @@ def look_for_tissue(
     return TissueOutcome(overview, frame, tissue, stain, source, tuple(warnings))
 
 
+def grid_over(frame: WorkingFrame, graph: Graph) -> TileGrid:
+    """The graph's grid over a frame: one tile without a halo where that holds all of it."""
+    whole = max(frame.size) <= graph.tile_px
+    return TileGrid(frame.size, graph.tile_px, 0 if whole else graph.halo_px)
+
+
+def _side_step(graph: Graph) -> int:
+    """What a side of the graph's input must be a multiple of; the tile itself where its size is fixed."""
+    pixels = graph.inputs[0]
+    if any(size != -1 for axis, size in zip(pixels.layout, pixels.shape, strict=True) if axis in "HW"):
+        return graph.tile_px
+    return graph.side_step or graph.tile_px & -graph.tile_px
+
+
 class StageTiles:
     """Reads tiles of one graph's grid and runs networks on them, each step timed."""
 
@@ -104,7 +120,8 @@ class StageTiles:
         graph = model.card.graph(role)
         if graph is None:
             raise LobuleError(f"model {model.name} has no graph of role {role}")
-        self.grid = TileGrid(frame.size, graph.tile_px, graph.halo_px)
+        self.grid = grid_over(frame, graph)
+        self._side_step = _side_step(graph)
         self._slide, self._model, self._frame = slide, model, frame
         self._clock, self._stage = clock, stage
 
@@ -112,6 +129,16 @@ class StageTiles:
         """The pixels of the tile's read box."""
         with self._clock.part(self._stage, "decode"):
             return read_region(self._slide, self._frame, self.grid.read(index))
+
+    def read_inside(self, index: int) -> tuple[Box, RgbImage]:
+        """The part of the slide that a network looks at for the tile, and its pixels.
+
+        It ends where the slide does: a field's edge is a cut through tissue, and networks know the ends of their
+        input from training, where crops are such cuts. What its sides exceed the slide by is mirrored.
+        """
+        box = self.grid.read_inside(index, self._side_step)
+        with self._clock.part(self._stage, "decode"):
+            return box, read_mirrored(self._slide, self._frame, box)
 
     def infer(self, runtime: Runtime, role: str, index: int, pixels: RgbImage) -> NDArray[np.generic]:
         """The first output of the model's graph of that role."""

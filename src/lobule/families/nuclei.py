@@ -33,7 +33,8 @@ def decode_tile(
 
     ``maps`` (1, 1, h, w) or (1, 2, h, w): nucleus probability and, for the learned way, the normalized distance;
     ``pixels`` (h, w, 3) uint8; ``read`` and ``kept`` are the tile's boxes in the working frame. The card's
-    thresholds choose how touching nuclei are told apart (`Splitting.of`); ``min_area_um2`` is the least area.
+    thresholds choose how touching nuclei are told apart (`Splitting.of`); ``min_area_um2`` is the least area. What
+    the maps hold beyond the slide is left out.
     Raises CardError where they choose nothing, ModelOutputError where the maps do not fit.
     """
     splitting, min_area_um2 = splitting_of(card)
@@ -45,7 +46,16 @@ def decode_tile(
             f"a tile of {pixels.shape[1]} × {pixels.shape[0]} px gives maps of shape {maps.shape} or numbers that "
             f"are not finite; the {splitting.way} way reads (1, {splitting.maps}, height, width)",
         )
-    probabilities = np.asarray(maps[0], np.float32)
+    inner = read.clipped(*frame.size)
+    rows, columns = (
+        slice(inner.y0 - read.y0, inner.y1 - read.y0),
+        slice(inner.x0 - read.x0, inner.x1 - read.x0),
+    )
+    probabilities, pixels, read = (
+        np.asarray(maps[0, :, rows, columns], np.float32),
+        pixels[rows, columns],
+        inner,
+    )
     labels, at = split_near(
         probabilities,
         Box(kept.x0 - read.x0, kept.y0 - read.y0, kept.x1 - read.x0, kept.y1 - read.y0),

@@ -100,6 +100,9 @@ class Graph(_Strict):
     """Working µm/px of the pixels input; null where the whole slide is fitted into the input (refine)."""
     tile_px: Annotated[int, Field(ge=16, le=8192)]
     halo_px: Annotated[int, Field(ge=0, le=2048)] = 0
+    side_step: Annotated[int, Field(ge=1)] | None = None
+    """What height and width may be multiples of where the input's size is free (segment only); null: of the
+    largest power of two in ``tile_px``. A field smaller than a tile is looked at in its own size, rounded up to it."""
     color_order: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] | None = None
     std: tuple[Positive, Positive, Positive] | None = None
@@ -118,6 +121,8 @@ class Graph(_Strict):
             raise ValueError("mean and std come together or are both null (in graph)")
         if 2 * self.halo_px >= self.tile_px:
             raise ValueError(f"halo_px {self.halo_px} leaves nothing of a tile of {self.tile_px} px")
+        if self.side_step is not None and (self.role != "segment" or self.tile_px % self.side_step):
+            raise ValueError("side_step divides tile_px and is stated by a segment graph alone")
         if (self.mpp is None) != (self.role == "refine"):
             raise ValueError("mpp is null for a refine graph and a number for any other")
         if (self.fit is None) == (self.role == "refine"):

@@ -43,11 +43,15 @@ class OpenVinoRuntime:
     ) -> None:
         with _ALONE:
             _set_up_python_half()
-        core = ov.Core()
-        try:
-            network = core.read_model(path)
-        except RuntimeError as error:
-            raise ModelOutputError(model, f"{path} cannot be loaded by OpenVINO: {error}") from error
+        self._model, self._path, self._graph = model, path, graph
+        self._settings = {
+            # processors with bfloat16 would use it unasked; what is int8 stands in the graph itself
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
+            "NUM_STREAMS": str(workers),
+            "INFERENCE_NUM_THREADS": str(workers * threads_of(graph)),
+            "ENABLE_CPU_PINNING": False,
+        }
+        network = self._read()
 
         def signature(ports: list[ov.Output]) -> dict[str, tuple[str, list[int | None]]]:
             return {
@@ -62,42 +66,62 @@ class OpenVinoRuntime:
 
         check_agreement(model, graph, signature(network.inputs), signature(network.outputs))
         # a fixed shape lets OpenVINO plan its memory once; the batch is one tile
-        shapes = {
-            tensor.name: [
-                1 if axis == "N" else graph.tile_px if size == -1 else size
-                for axis, size in zip(tensor.layout, tensor.shape, strict=True)
-            ]
-            for tensor in graph.inputs
-        }
-        try:
-            network.reshape(shapes)
-            if not takes_plain_pixels(graph):
-                network = _with_preparation(network, graph)
-            self._compiled = core.compile_model(
-                network,
-                "CPU",
-                {
-                    # processors with bfloat16 would use it unasked; what is int8 stands in the graph itself
-                    "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-                    "NUM_STREAMS": str(workers),
-                    "INFERENCE_NUM_THREADS": str(workers * threads_of(graph)),
-                    "ENABLE_CPU_PINNING": False,
-                },
-            )
-        except RuntimeError as error:
-            raise ModelOutputError(model, f"{path} cannot be compiled by OpenVINO: {error}") from error
-        self._model = model
+        self._compiled = self._compile(network, graph.tile_px)
+        self._of_any_size: ov.CompiledModel | None = None
+        self._compiling = threading.Lock()
         self._outputs = [tensor.name for tensor in graph.outputs]
         self._own = threading.local()
         version = ov.get_version().split("-")[0]
         self.description = f"OpenVINO {version}, CPU, {precision}"
 
+    def _read(self) -> ov.Model:
+        try:
+            return ov.Core().read_model(self._path)
+        except RuntimeError as error:
+            raise ModelOutputError(
+                self._model, f"{self._path} cannot be loaded by OpenVINO: {error}"
+            ) from error
+
+    def _compile(self, network: ov.Model, side: int) -> ov.CompiledModel:
+        """The network for tiles of ``side`` px, of any size where that is -1."""
+        shapes = {
+            tensor.name: [
+                1 if axis == "N" else side if size == -1 else size
+                for axis, size in zip(tensor.layout, tensor.shape, strict=True)
+            ]
+            for tensor in self._graph.inputs
+        }
+        try:
+            network.reshape(shapes)
+            if not takes_plain_pixels(self._graph):
+                network = _with_preparation(network, self._graph)
+            return ov.Core().compile_model(network, "CPU", self._settings)
+        except RuntimeError as error:
+            raise ModelOutputError(
+                self._model, f"{self._path} cannot be compiled by OpenVINO: {error}"
+            ) from error
+
+    def _request(self, inputs: Arrays) -> ov.InferRequest:
+        """This thread's request for inputs of that shape."""
+        side = self._graph.tile_px
+        usual = self._graph.role == "refine" or inputs[self._graph.inputs[0].name].shape[1:3] == (side, side)
+        name = "request" if usual else "request_of_any_size"
+        request = getattr(self._own, name, None)
+        if request is None:
+            if not usual:
+                with self._compiling:
+                    if self._of_any_size is None:
+                        self._of_any_size = self._compile(self._read(), -1)
+            compiled = self._compiled if usual else self._of_any_size
+            assert compiled is not None
+            request = compiled.create_infer_request()
+            setattr(self._own, name, request)
+        return request
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
         """See Runtime."""
-        request = getattr(self._own, "request", None)
         try:
-            if request is None:
-                request = self._own.request = self._compiled.create_infer_request()
+            request = self._request(inputs)
             request.infer(dict(inputs), share_inputs=True)
             # the request's buffers are overwritten by the next call: the caller gets copies
             return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
@@ -109,7 +133,7 @@ class OpenVinoRuntime:
     def close(self) -> None:
         """See Runtime."""
         self._own = threading.local()
-        del self._compiled
+        del self._compiled, self._of_any_size
 
 
 @cache

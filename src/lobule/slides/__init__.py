@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lobule.slides.array_slide import ArraySlide
     from lobule.slides.opening import open_slide
-    from lobule.slides.region import choose_level, read_overview, read_region, working_frame
+    from lobule.slides.region import choose_level, read_mirrored, read_overview, read_region, working_frame
     from lobule.slides.resolution import read_mpp_csv, require_mpp
     from lobule.slides.slide import Level, RgbImage, Slide, SlideProperties
 
@@ -21,6 +21,7 @@ _HOME = {
     "open_slide": "opening",
     "read_mpp_csv": "resolution",
     "read_overview": "region",
+    "read_mirrored": "region",
     "read_region": "region",
     "require_mpp": "resolution",
     "working_frame": "region",
@@ -34,6 +35,7 @@ __all__ = [
     "SlideProperties",
     "choose_level",
     "open_slide",
+    "read_mirrored",
     "read_mpp_csv",
     "read_overview",
     "read_region",

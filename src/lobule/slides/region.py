@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.slides.resample import needed_pixels, resample, tidy_step
 from lobule.slides.resolution import require_mpp
 from lobule.slides.slide import Level, RgbImage, Slide
 
-__all__ = ["choose_level", "read_overview", "read_region", "working_frame"]
+__all__ = ["choose_level", "read_mirrored", "read_overview", "read_region", "working_frame"]
 
 LEVEL_TOLERANCE = 1e-3
 LARGEST_READ_PX = 1_048_576
@@ -56,6 +57,25 @@ def read_region(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
     16 MB, whatever the slide and the level: large boxes are read in parts. Raises SlideReadError.
     """
     return _read(slide, frame, box, 1)
+
+
+def read_mirrored(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
+    """As `read_region`, but beyond the slide's edges lies its mirror image, the outermost pixels doubled.
+
+    For networks that look around a pixel: a small field's edge is a cut through tissue, not the end of it.
+    """
+    width, height = frame.size
+    if box == box.clipped(width, height):
+        return read_region(slide, frame, box)
+    x, y = _mirrored(box.x0, box.x1, width), _mirrored(box.y0, box.y1, height)
+    seen = Box(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
+    return read_region(slide, frame, seen)[y - seen.y0][:, x - seen.x0]
+
+
+def _mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """The places in [0, size) of ``start`` … ``stop - 1`` when the axis is mirrored at both ends, again and again."""
+    place = np.arange(start, stop) % (2 * size)
+    return np.minimum(place, 2 * size - 1 - place)
 
 
 def read_overview(slide: Slide, frame: WorkingFrame, workers: int = 1) -> RgbImage:

@@ -8,6 +8,9 @@ from lobule.geometry import Box
 
 __all__ = ["TileGrid"]
 
+_ORIGIN_STEP = 32
+"""Networks halve five times at most as a rule."""
+
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
@@ -67,7 +70,25 @@ class TileGrid:
         """What the model sees: always ``tile_px`` square, may reach outside the frame."""
         return self._kept_unclipped(index).grown(self.halo_px)
 
+    def read_inside(self, index: int, side_step: int) -> Box:
+        """The read box moved onto the frame, and smaller where the frame is; it holds the kept box and its halo.
+
+        It ends less than 32 px beyond the frame, so that a network's strides meet the same pixels in every tile;
+        where the frame is smaller than a tile, less than ``side_step``, of which its side is a multiple then.
+        """
+        read = self.read(index)
+        x0, x1 = _onto(read.x0, self.tile_px, self.size_px[0], side_step)
+        y0, y1 = _onto(read.y0, self.tile_px, self.size_px[1], side_step)
+        return Box(x0, y0, x1, y1)
+
     def _kept_unclipped(self, index: int) -> Box:
         row, column = self.position(int(index))
         x0, y0 = column * self.stride_px, row * self.stride_px
         return Box(x0, y0, x0 + self.stride_px, y0 + self.stride_px)
+
+
+def _onto(start: int, tile_px: int, size: int, side_step: int) -> tuple[int, int]:
+    if size < tile_px:
+        return 0, min(tile_px, -(-size // side_step) * side_step)
+    start = max(min(start, -(-size // _ORIGIN_STEP) * _ORIGIN_STEP - tile_px), 0)
+    return start, start + tile_px

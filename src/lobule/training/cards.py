@@ -151,15 +151,15 @@ def screen_graph(path: Path, patch: Graph) -> Graph:
     )
 
 
-def segment_graph(path: Path, network: NucleiNetwork) -> Graph:
-    """Returns the card entry of a nuclei network."""
+def segment_graph(path: Path, network: NucleiNetwork, side_step: int) -> Graph:
+    """Returns the card entry of a nuclei network whose input's sides are multiples of ``side_step``."""
     meaning = ("probability of nucleus", "distance to the nucleus's own border over its largest")
     pixels = Tensor(
         name="pixels",
         dtype="uint8",
         layout="NHWC",
         shape=(-1, -1, -1, 3),
-        meaning="RGB, 0-255; height and width multiples of 32",
+        meaning=f"RGB, 0-255; height and width multiples of {side_step}",
     )
     out = Tensor(
         name="maps",
@@ -175,6 +175,7 @@ def segment_graph(path: Path, network: NucleiNetwork) -> Graph:
         mpp=network.mpp,
         tile_px=network.tile_px,
         halo_px=network.halo_px,
+        side_step=side_step,
         inputs=(pixels,),
         outputs=(out,),
     )
