@@ -83,7 +83,7 @@ def row_of(sizes: list[dict[str, Any]]) -> Row:
     )
     notes = (
         "maps to measurements: instances, ownership, outlines, features, distances, statistics; imports in it",
-        "tiles of 768 px, 512 px kept; a drawn field of 520 nuclei (7,900 a mm²) repeated without a seam",
+        "the shipped model's tiles; a drawn field of 520 nuclei (7,900 a mm²) repeated without a seam",
     )
     return Row("million", "A million nuclei", columns, tuple(cells), notes, tuple(bars), {"sizes": sizes})
 

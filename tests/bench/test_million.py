@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 from pathlib import Path
 
 import pytest
 from million import row_of
 from million_nuclei import DRAWN, PERIOD_PX, measure
+
+from lobule.models.zoo import select_models
 
 
 def test_a_small_run_counts_and_writes_every_nucleus(tmp_path: Path) -> None:
@@ -20,7 +23,9 @@ def test_a_small_run_counts_and_writes_every_nucleus(tmp_path: Path) -> None:
     assert found["nuclei"] == len(features) == len(rows)
     # touching ones may be told apart one more or less; those on the rim are cut or not
     assert found["nuclei"] == pytest.approx(found["asked"], rel=0.05)
-    assert found["tiles"] == (2 * PERIOD_PX / 512) ** 2
+    graph = select_models()["nuclei"].card.graph("segment")
+    assert graph is not None
+    assert found["tiles"] == math.ceil(2 * PERIOD_PX / (graph.tile_px - 2 * graph.halo_px)) ** 2
     assert set(found["cpu_seconds"]) == {"stage", "measurements", "geojson", "csv"}
 
 
