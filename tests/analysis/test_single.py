@@ -49,6 +49,20 @@ def test_the_painted_squares_come_back_within_one_heatmap_cell(results: Path) ->
         assert polygon.symmetric_difference(shapely.box(*square)).area <= polygon.length * CELL_PX / 2
 
 
+def test_a_field_smaller_than_a_tile_is_judged_by_its_tissue_alone(models: Path, tmp_path: Path) -> None:
+    """What a tile has beyond the slide is the mirror image: glass there would count as normal tissue."""
+    from PIL import Image
+
+    red = np.full((80, 120, 3), (210, 60, 90), np.uint8)
+    mask = tmp_path / "all.png"
+    Image.fromarray(np.full((80, 120), 255, np.uint8)).save(mask)
+    options = Options(models=(str(models),), only=("tumor",), tissue=mask)
+    result = analyze(ArraySlide(red, MPP), options=options)
+    assert result.tumor is not None
+    np.testing.assert_allclose(result.tumor.heatmap.values, 1, atol=1e-6)
+    np.testing.assert_allclose(result.tumor.mean_rgb, (210, 60, 90), atol=1)
+
+
 def test_every_dot_is_one_nucleus_in_its_place_with_its_area(results: Path, dots: np.ndarray) -> None:
     polygons = [
         shapely.geometry.shape(feature["geometry"]) for feature in _features(results / "nuclei.geojson.gz")

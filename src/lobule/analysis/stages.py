@@ -14,7 +14,7 @@ from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Graph
 from lobule.models.zoo import Model
 from lobule.runtimes import Runtime
-from lobule.slides import Slide, read_mirrored, read_overview, read_region
+from lobule.slides import Slide, read_mirrored, read_overview
 from lobule.slides.slide import RgbImage
 from lobule.tiles import TileGrid
 from lobule.tissue import StainJudgement, Tissue, find_tissue, judge_stain
@@ -126,9 +126,9 @@ class StageTiles:
         self._clock, self._stage = clock, stage
 
     def read(self, index: int) -> RgbImage:
-        """The pixels of the tile's read box."""
+        """The pixels of the tile's read box; beyond the slide its mirror image, for a field may be a part of a tile."""
         with self._clock.part(self._stage, "decode"):
-            return read_region(self._slide, self._frame, self.grid.read(index))
+            return read_mirrored(self._slide, self._frame, self.grid.read(index))
 
     def read_inside(self, index: int) -> tuple[Box, RgbImage]:
         """The part of the slide that a network looks at for the tile, and its pixels.
