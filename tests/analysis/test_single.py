@@ -61,6 +61,8 @@ def test_a_field_smaller_than_a_tile_is_judged_by_its_tissue_alone(models: Path,
     assert result.tumor is not None
     np.testing.assert_allclose(result.tumor.heatmap.values, 1, atol=1e-6)
     np.testing.assert_allclose(result.tumor.mean_rgb, (210, 60, 90), atol=1)
+    area = next(m for m in result.measurements if m.name == "tumor_area")
+    assert area.value == area.low == area.high == pytest.approx(80 * 120 * MPP**2 / 1e6)
 
 
 def test_every_dot_is_one_nucleus_in_its_place_with_its_area(results: Path, dots: np.ndarray) -> None:

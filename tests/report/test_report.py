@@ -476,7 +476,12 @@ def test_areas_are_drawn_where_they_lie_and_named_for_what_they_are(tmp_path: Pa
 def test_few_nuclei_or_one_size_alone_are_drawn_too(tmp_path: Path, count: int) -> None:
     areas = (Areas("tissue", np.full(count, 50, np.float32)),)
     page = report(tmp_path, make_findings(), make_evidence(areas=areas))
-    assert near(pictures(page)["Distribution of nuclear areas"], AREA_COLORS[0]).any()
+    picture = pictures(page)["Distribution of nuclear areas"]
+    assert near(picture, AREA_COLORS[0]).any()
+    # the axis begins right of its marks' numbers
+    axis = near(picture, (40, 40, 46))
+    longest = axis[axis.sum(axis=1).argmax()]
+    assert longest.mean() > 0.7 and np.flatnonzero(longest).min() > picture.shape[1] * 0.07
 
 
 def test_without_nuclei_there_is_no_plot_and_no_section(tmp_path: Path) -> None:

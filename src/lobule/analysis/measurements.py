@@ -13,7 +13,7 @@ from lobule.analysis.stages import TissueOutcome
 from lobule.analysis.tumor_stage import TumorOutcome
 from lobule.families.neighbors import mean_nearest_um
 from lobule.families.tumor import tumor_mask
-from lobule.findings.maps import TumorRegion
+from lobule.findings.maps import ScalarMap, TumorRegion
 from lobule.findings.schema import Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model
@@ -96,10 +96,10 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
 def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measurement]:
     """Area and share of the tumor region, with what a shifted threshold would give."""
     area = sum(region.area_mm2 for region in tumor.regions)
-    cell_mm2 = tumor.decided_on.frame.mpp.pixel_area_um2 / 1e6
+    cells_mm2 = _cell_areas_mm2(tumor.decided_on)
 
     def area_at(threshold: float) -> float:
-        return np.count_nonzero(tumor_mask(tumor.decided_on, threshold)) * cell_mm2
+        return float(cells_mm2[tumor_mask(tumor.decided_on, threshold)].sum())
 
     odds = tumor.threshold / (1 - tumor.threshold)
     strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
@@ -166,6 +166,19 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
     if share := _blurred_share(tumor):
         rows.append(share)
     return rows
+
+
+def _cell_areas_mm2(over: ScalarMap) -> NDArray[np.float64]:
+    """The area of each of a map's cells (H, W), of the last ones as far as there is slide."""
+    frame = over.frame
+    mm = np.divide((frame.slide_mpp.x, frame.slide_mpp.y), 1e3)
+    sides = [
+        np.clip(size - np.arange(count) * step, 0, step) * each
+        for size, count, step, each in zip(
+            frame.slide_size, over.values.shape[::-1], frame.scale, mm, strict=True
+        )
+    ]
+    return np.outer(sides[1], sides[0])
 
 
 def _blurred_share(tumor: TumorOutcome) -> Measurement | None:

@@ -335,7 +335,7 @@ def _refine(
     if cells < MIN_CELLS_TO_REFINE:
         return (
             None,
-            f"only {cells} tiles hold tissue, too few to refine: regions are the heatmap at its threshold",
+            f"too few tiles hold tissue to refine ({cells}): regions are the heatmap at its threshold",
         )
     frame = refinement_frame(slide.size, heatmap.frame.slide_mpp, graph.tile_px)
     with clock.part("tumor", "decode"):

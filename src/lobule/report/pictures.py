@@ -460,15 +460,15 @@ def areas_picture(areas: Sequence[Areas]) -> Picture:
             draw.line([x(median), y(low), x(median), y(low + top / 80)], color, round(1.6 * scale))
         # the lesser median's label stands left of its line where there is room, so that no line goes through it
         others = [float(np.median(other)) for other in shown]
-        left = median == min(others) < max(others) and x(median) - x(0) > 110 * scale
-        beside = x(median) + (-6 if left else 6) * scale
+        before = median == min(others) < max(others) and x(median) - x(0) > 110 * scale
+        beside = x(median) + (-6 if before else 6) * scale
         line = y(top) + (4 + 20 * number) * scale
         draw.text(
             (beside, line),
             f"median {median:.3g}",
             color,
             font,
-            "ra" if left else "la",
+            "ra" if before else "la",
             stroke_width=3,
             stroke_fill="white",
         )
