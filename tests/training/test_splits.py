@@ -53,6 +53,27 @@ def test_selection_patients_that_cannot_select_are_named(patients: tuple[str, ..
         by_patient(FIELDS, patients)
 
 
+def test_named_patients_test_besides() -> None:
+    chosen = NucleiSplit(by="patient", selection=("TNBC-11",), test=("TCGA-3", "TCGA-5"))
+    parts = split_fields(FIELDS, chosen)
+    assert {f.patient for f in parts["test"]} == {f"TNBC-{n:02d}" for n in (2, 4, 6, 8, 10)} | {
+        "TCGA-3",
+        "TCGA-5",
+    }
+    assert list(parts) == ["training", "selection", "test"]
+    assert sorted(f.name for part in parts.values() for f in part) == sorted(f.name for f in FIELDS)
+    assert shared_patients(parts) == {}
+
+
+@pytest.mark.parametrize(
+    ("patient", "message"),
+    [("TNBC-02", "test part anyway"), ("TNBC-11", "selection part"), ("x", "each must be a patient")],
+)
+def test_patients_that_cannot_test_besides_are_named(patient: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"split.test.*{message}"):
+        split_fields(FIELDS, NucleiSplit(by="patient", selection=("TNBC-11",), test=(patient,)))
+
+
 def test_sets_without_tnbc_are_told_which_split_they_need() -> None:
     with pytest.raises(ConfigurationError, match="folds"):
         by_patient(OTHERS)

@@ -221,11 +221,13 @@ class NucleiSplit(_Strict):
 
     ``by``: "patient": the even-numbered TNBC patients test; "image": 25 of the TNBC fields at random test, their
     patients train too (the paper's count, and leaky); "column": the manifest's ``split``; "folds": of a user's own
-    sets, ``test_share`` of the patients at random. ``selection`` names patients that neither train nor test.
+    sets, ``test_share`` of the patients at random. ``selection`` names patients that neither train nor test,
+    ``test`` patients that test besides.
     """
 
     by: Literal["patient", "image", "column", "folds"]
     selection: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
     selection_share: Share = 0.0
     test_share: Share = 0.2
     seed: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -31,11 +32,12 @@ def split_fields(fields: Sequence[NucleiField], settings: NucleiSplit) -> Parts:
         parts = by_patient(fields, settings.selection)
     elif settings.by == "image":
         parts = half_of_images(fields, settings.seed)
-        parts = _named_select(parts, settings.selection)
+        parts = _named_move(parts, settings.selection, "selection")
     elif settings.by == "column":
-        parts = _named_select(assign(fields), settings.selection)
+        parts = _named_move(assign(fields), settings.selection, "selection")
     else:
         parts = _one_fold(fields, settings)
+    parts = _named_move(parts, settings.test, "test")
     # a column names its own selection part; a share is of what is left to train on
     return _share_selects(parts, settings.selection_share, settings.seed)
 
@@ -55,7 +57,7 @@ def by_patient(fields: Sequence[NucleiField], selection_patients: Collection[str
             "patient",
             'it tests on even-numbered TNBC patients; for your own sets use "folds" or "column"',
         )
-    return _named_select(parts, selection_patients)
+    return _named_move(parts, selection_patients, "selection")
 
 
 def half_of_images(fields: Sequence[NucleiField], seed: int) -> Parts:
@@ -135,28 +137,26 @@ def _is_even_tnbc(patient: str) -> bool:
     return patient.startswith(_TNBC) and number.isdecimal() and int(number) % 2 == 0
 
 
-def _named_select(parts: Parts, patients: Collection[str]) -> Parts:
-    """Moves the named patients' training fields to the selection part."""
-    trained = {field.patient for field in parts["training"]}
-    tested = {field.patient for field in parts["test"]}
-    missing = sorted(set(patients) - trained)
+def _named_move(parts: Parts, patients: Collection[str], to: Literal["selection", "test"]) -> Parts:
+    """Moves the named patients' training fields to another part."""
+    other: Literal["selection", "test"] = "test" if to == "selection" else "selection"
+    missing = sorted(set(patients) - {field.patient for field in parts["training"]})
     if missing:
         why = "each must be a patient of the sets"
-        if set(missing) <= tested:
-            why = "they are in the test part, which selects nothing"
-        raise ConfigurationError("split.selection", missing, why)
+        if set(missing) <= {field.patient for field in parts[other]}:
+            why = f"they are in the {other} part"
+        elif set(missing) <= {field.patient for field in parts[to]}:
+            why = f"they are in the {to} part anyway"
+        raise ConfigurationError(f"split.{to}", missing, why)
     moved = [field for field in parts["training"] if field.patient in patients]
     kept = [field for field in parts["training"] if field.patient not in patients]
-    return {
-        "training": kept,
-        "selection": _sorted([*parts["selection"], *moved]),
-        "test": parts["test"],
-    }
+    changed = parts | {"training": kept, to: _sorted([*parts[to], *moved])}
+    return {part: changed[part] for part in ("training", "selection", "test")}
 
 
 def _one_fold(fields: Sequence[NucleiField], settings: NucleiSplit) -> Parts:
     parts: Parts = {"training": _sorted(fields), "selection": [], "test": []}
-    parts = _named_select(parts, settings.selection)
+    parts = _named_move(parts, settings.selection, "selection")
     tested = _drawn_patients(parts["training"], settings.test_share, settings.seed, "split.test_share")
     return {
         "training": [field for field in parts["training"] if field.patient not in tested],
@@ -168,7 +168,7 @@ def _one_fold(fields: Sequence[NucleiField], settings: NucleiSplit) -> Parts:
 def _share_selects(parts: Parts, share: float, seed: int) -> Parts:
     # another stream than the one that drew the test part
     chosen = _drawn_patients(parts["training"], share, seed + 1, "split.selection_share")
-    return _named_select(parts, chosen)
+    return _named_move(parts, chosen, "selection")
 
 
 def _drawn_patients(fields: Sequence[NucleiField], share: float, seed: int, option: str) -> set[str]:
