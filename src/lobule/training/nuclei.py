@@ -38,6 +38,7 @@ __all__ = ["NucleiTask", "Predict", "build_nuclei", "nuclei_loss", "run_fields"]
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """An image (H, W, 3) uint8, sides as the network needs them → maps (M, H, W) in [0, 1]."""
 
+_LITE_DECODER = (96, 64, 32)
 _SPLIT_UM = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Heights of markers above the saddle that are tried for the watershed."""
 _DEPTHS = (0.05, 0.1, 0.15, 0.2, 0.25)
@@ -55,7 +56,7 @@ _KEYS: dict[Way, tuple[str, tuple[float, ...]]] = {
 def build_nuclei(settings: NucleiNetwork, beside: Path) -> nn.Module:
     """Returns the untrained network of that name. Raises WeightsNotFoundError, MissingDependencyError."""
     if settings.name == "lite0":
-        return SegmentUNet(settings.maps, settings.decoder, settings.weights == "imagenet")
+        return SegmentUNet(settings.maps, _LITE_DECODER, settings.weights == "imagenet")
     if settings.name in ("basic-unet", "modified-unet"):
         return PlainUNet(settings.maps, batch_norm=settings.name == "modified-unet")
     return EncoderUNet(settings.name, settings.weights, settings.maps, beside)

@@ -168,8 +168,6 @@ class NucleiNetwork(_Strict):
         "lite0",
     ]
     weights: Annotated[str, Field(min_length=1)]
-    decoder: tuple[Count, Count, Count] = (96, 64, 32)
-    """Filters of lite0's decoder, coarse to fine; the others have their paper's."""
     split: Literal["components", "watershed", "learned"]
     """How nuclei are told apart: connected parts, watershed of the mask's distance, or a learned distance map."""
     distance_weight: Annotated[float, Field(ge=0)] = 0.0
@@ -182,8 +180,6 @@ class NucleiNetwork(_Strict):
     def _one_of_the_maps(self) -> NucleiNetwork:
         if (self.split == "learned") != (self.distance_weight > 0):
             raise ValueError("split 'learned' needs a distance_weight above 0, the others have none")
-        if self.name != "lite0" and "decoder" in self.model_fields_set:
-            raise ValueError("decoder belongs to lite0 alone")
         if self.weights != "none" and self.name in ("basic-unet", "modified-unet"):
             raise ValueError(f'there are no weights for {self.name} to start from: weights = "none"')
         return self
