@@ -113,7 +113,7 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An overview as the pictures show it: its view, in color and in light gray. Pictures are laid over copies."""
+    """An overview as the pictures show it: its view, in color (RGB) and in light gray (L). Pictures start as copies."""
 
     view: View
     color: Image
@@ -146,9 +146,12 @@ def view_of(overview: NDArray[np.uint8], frame: WorkingFrame) -> View:
 def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
     from PIL import Image
 
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    larger = size[0] > picture.width
-    return picture.resize(size, Image.Resampling.BICUBIC if larger else Image.Resampling.BOX)
+    filtering = Image.Resampling.BICUBIC if size[0] > pixels.shape[1] else Image.Resampling.BOX
+    # a color at a time, since Pillow copies what it resizes, and an overview is among a run's largest arrays
+    channels = [
+        Image.fromarray(np.ascontiguousarray(pixels[..., c])).resize(size, filtering) for c in range(3)
+    ]
+    return Image.merge("RGB", channels)
 
 
 def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = False) -> Picture:
@@ -165,11 +168,8 @@ def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = Fal
 
 
 def _pale(picture: Image) -> Image:
-    """The picture in light gray, so that color belongs to what is laid over it."""
-    from PIL import Image
-
-    gray = picture.convert("L").point(lambda value: 70 + value * 185 // 255)
-    return Image.merge("RGB", (gray, gray, gray))
+    """The picture in light gray (mode L), so that color belongs to what is laid over it."""
+    return picture.convert("L").point(lambda value: 70 + value * 185 // 255)
 
 
 def _painted(picture: Image, alpha: Image, color: Color) -> None:
@@ -256,34 +256,38 @@ def _probability_table() -> NDArray[np.uint8]:
     return np.concatenate([np.rint(table), np.zeros((1, 4))]).astype(np.uint8)
 
 
-def _probability_layer(values: NDArray[np.float32]) -> Image:
-    """The colors of a map (rows, columns), NaN where nothing was judged, as a layer (RGBA)."""
-    from PIL import Image
-
+def _probability_colors(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The colors (RGBA) of a map (rows, columns), clear where it is NaN because nothing was judged."""
     steps = np.where(np.isfinite(values), np.clip(values, 0, 1) * _STEPS + 0.5, _STEPS + 1)
-    return Image.fromarray(_probability_table()[steps.astype(np.uint8)])
+    return _probability_table()[steps.astype(np.uint8)]
 
 
 def probability_bar() -> Picture:
     """The colors of the heatmap from 0 (left) to 1 (right) over pale tissue."""
     from PIL import Image
 
-    layer = _probability_layer(np.tile(np.linspace(0, 1, 256, dtype=np.float32), (14, 1)))
+    colors = _probability_colors(np.linspace(0, 1, 256, dtype=np.float32))
+    layer = Image.fromarray(np.tile(colors, (14, 1, 1)))
     picture = Image.new("RGB", layer.size, (225, 225, 225))
     picture.paste(layer, (0, 0), layer)
     return _encoded(picture)
 
 
-def _cells_under(view: View, scalar: ScalarMap) -> NDArray[np.float32]:
-    """The map's value under the center of each pixel of the view, (rows, columns); NaN where it has none."""
+def _under(view: View, scalar: ScalarMap, cells: NDArray[np.uint8]) -> Image:
+    """What ``cells`` (bytes or RGBA, one for each of the map's) have under the center of each pixel of the view.
+
+    Pixels beside the map get 0.
+    """
+    from PIL import Image
+
     mpp = scalar.frame.mpp
     columns = np.floor((np.arange(view.size[0]) + 0.5) * view.um_per_px / mpp.x).astype(int)
     rows = np.floor((np.arange(view.size[1]) + 0.5) * view.um_per_px / mpp.y).astype(int)
     height, width = scalar.values.shape
-    found = scalar.values[np.ix_(np.minimum(rows, height - 1), np.minimum(columns, width - 1))]
-    found[rows >= height] = np.nan
-    found[:, columns >= width] = np.nan
-    return found
+    found = cells[np.ix_(np.minimum(rows, height - 1), np.minimum(columns, width - 1))]
+    found[rows >= height] = 0
+    found[:, columns >= width] = 0
+    return Image.fromarray(found)
 
 
 def thumbnail_picture(shown: Shown) -> Picture:
@@ -308,8 +312,8 @@ def tissue_picture(shown: Shown, evidence: Evidence) -> Picture | None:
 
 def heatmap_picture(shown: Shown, scalar: ScalarMap) -> Picture:
     """A probability map over the slide in light gray; what was not judged stays gray."""
-    picture = shown.pale.copy()
-    layer = _probability_layer(_cells_under(shown.view, scalar))
+    picture = shown.pale.convert("RGB")
+    layer = _under(shown.view, scalar, _probability_colors(scalar.values))
     picture.paste(layer, (0, 0), layer)
     return _encoded(picture, shown.view.width_um)
 
@@ -318,9 +322,9 @@ def quality_picture(shown: Shown, blurred: ScalarMap | None) -> Picture | None:
     """Tiles that are out of focus (1 in the map), marked; None where nothing was judged."""
     if blurred is None or not np.isfinite(blurred.values).any():
         return None
-    view, picture = shown.view, shown.pale.copy()
-    marked = np.nan_to_num(_cells_under(view, blurred), nan=0.0) > 0.5
-    _painted(picture, _mask_alpha(marked, view.size).point(lambda value: value * 55 // 100), BLUR_COLOR)
+    view, picture = shown.view, shown.pale.convert("RGB")
+    strength = np.where(blurred.values > 0.5, 255 * 55 // 100, 0).astype(np.uint8)
+    _painted(picture, _under(view, blurred, strength), BLUR_COLOR)
     return _encoded(picture, view.width_um)
 
 

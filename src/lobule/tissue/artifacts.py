@@ -23,12 +23,16 @@ def find_unscanned(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     rgb: (H, W, 3) uint8. A part is at least 0.1 % of the image and 16 px. Where all glass is pure white
     nothing tells scanned from unscanned, and it counts as scanned.
     """
-    area = max(16.0, 0.001 * rgb.shape[0] * rgb.shape[1])
-    low, high = extremes(rgb)
-    black = drop_small(high <= 12, area)
-    white = low >= 254
-    off_white = (low >= 200) & (low <= 251) & (high - low < 32)
-    if np.count_nonzero(off_white) < 0.02 * white.size:
+    shape = rgb.shape[:2]
+    area = max(16.0, 0.001 * shape[0] * shape[1])
+    black, white = np.empty(shape, np.bool_), np.empty(shape, np.bool_)
+    off_white = 0
+    for rows in bands(*shape):
+        low, high = extremes(rgb[rows])
+        black[rows], white[rows] = high <= 12, low >= 254
+        off_white += int(np.count_nonzero((low >= 200) & (low <= 251) & (high - low < 32)))
+    black = drop_small(black, area)
+    if off_white < 0.02 * white.size:
         return black
     return black | drop_small(open_disk(white, 2), area)
 
@@ -113,5 +117,7 @@ def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) ->
         # the brightest channel is the least dense
         dense[rows] = density[extremes(rgb[rows])[1]] >= 0.22 * _DENSITY_STEPS
     usual = quantile(summed[tissue], 0.5) / (3 * _DENSITY_STEPS)
-    dense &= tissue & (summed >= 3 * _DENSITY_STEPS * max(1.9 * usual, 0.42))
+    dense &= summed >= 3 * _DENSITY_STEPS * max(1.9 * usual, 0.42)
+    dense &= tissue
+    del summed
     return drop_small(open_disk(dense, 1), max(9.0, _FOLD_AREA_MM2 * 1e6 / mpp**2)) & tissue

@@ -170,17 +170,8 @@ def find_glass(
     2 % of what was scanned, so that a field full of pale tissue is not mistaken for it; of glass with the
     cast of a lamp, 25 %.
     """
-    saturation, value = saturation_value(rgb)
-    scanned = value[~unscanned]
-    if scanned.size == 0:
-        return None
-    bright = max(200, int(quantile(scanned, 0.98)) - 16)
-    candidates = even & (value >= bright) & (saturation < 64) & ~unscanned
-    glass = candidates & (saturation < 28)
-    if np.count_nonzero(glass) < 0.02 * scanned.size and np.count_nonzero(candidates) >= 0.25 * scanned.size:
-        glass = candidates
-    count = np.count_nonzero(glass)
-    if count < 16 or count < 0.02 * scanned.size:
+    glass = _glassy(rgb, even, unscanned)
+    if glass is None:
         return None
     # the brightest half: pale tissue that slipped in is darker than the glass beside it; one channel at a time,
     # for a mask over a whole image would first become a list of places eight times its size
@@ -189,6 +180,26 @@ def find_glass(
     chosen = brightness >= quantile(brightness, 0.5)
     red, green, blue = (quantile(channel[chosen], 0.5) for channel in channels)
     return red, green, blue
+
+
+def _glassy(
+    rgb: NDArray[np.uint8], even: NDArray[np.bool_], unscanned: NDArray[np.bool_]
+) -> NDArray[np.bool_] | None:
+    """The pixels that look like glass, (H, W) bool; None where there are too few."""
+    saturation, value = saturation_value(rgb)
+    scanned = value.size - np.count_nonzero(unscanned)
+    if scanned == 0:
+        return None
+    bright = max(200, int(quantile(value[~unscanned], 0.98)) - 16)
+    candidates = value >= bright
+    candidates &= even
+    candidates &= saturation < 64
+    candidates &= ~unscanned
+    glass = candidates & (saturation < 28)
+    if np.count_nonzero(glass) < 0.02 * scanned and np.count_nonzero(candidates) >= 0.25 * scanned:
+        glass = candidates
+    count = np.count_nonzero(glass)
+    return None if count < 16 or count < 0.02 * scanned else glass
 
 
 def white_balanced(rgb: NDArray[np.uint8], glass: tuple[float, float, float] | None) -> NDArray[np.uint8]:

@@ -124,19 +124,20 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
     even = is_even(image)
     glass = find_glass(image, even, unscanned)
     balanced = white_balanced(image, glass)
-    saturation, value = saturation_value(balanced)
     pen = find_pen(balanced, mpp) & ~unscanned
     usable = ~(pen | unscanned)
     used: TissueMethod = method
     if _is_blank(image, usable):
         nothing = np.zeros(usable.shape, np.bool_)
         return Tissue(nothing, method, pen, nothing, unscanned, ("no tissue found: the image is blank",))
-    threshold = _SATURATION if method == "hsv" else _otsu_saturation(saturation, value, usable)
-    raw = (saturation >= threshold) & (value > _DARKEST) & usable
+    colored = _colored(balanced, usable, method)
     if glass is None and max(image.shape[:2]) * mpp <= _FIELD_UM:
         # a field taken inside tissue; pale stroma has next to no saturation, but glass has no fibers
-        raw |= ~even & usable
-    mask = _shaped(raw, usable, mpp)
+        colored |= ~even & usable
+    # here a slide's analysis takes most memory: no mask is kept beyond its use
+    del even
+    mask = _shaped(colored, usable, mpp)
+    del colored
     if not mask.any():
         used = "otsu"
         mask = _shaped(_darker_than_otsu(balanced, usable), usable, mpp)
@@ -161,6 +162,18 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
     if unscanned.any():
         warnings.append(f"{np.count_nonzero(unscanned) / unscanned.size:.1%} of the slide was not scanned")
     return Tissue(mask, used, pen, fold, unscanned, tuple(warnings))
+
+
+def _colored(
+    balanced: NDArray[np.uint8], usable: NDArray[np.bool_], method: Literal["hsv", "otsu"]
+) -> NDArray[np.bool_]:
+    """Where a usable pixel is as saturated as stain is."""
+    saturation, value = saturation_value(balanced)
+    threshold = _SATURATION if method == "hsv" else _otsu_saturation(saturation, value, usable)
+    colored: NDArray[np.bool_] = saturation >= threshold
+    colored &= value > _DARKEST
+    colored &= usable
+    return colored
 
 
 def _is_blank(image: NDArray[np.uint8], usable: NDArray[np.bool_]) -> bool:

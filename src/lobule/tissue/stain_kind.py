@@ -38,7 +38,7 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
     if overview.shape != (*mask.shape, 3) or overview.dtype != np.uint8:
         raise ValueError(f"an overview of shape {overview.shape} has no mask of shape {mask.shape}")
     # hues of a million pixels tell as much as those of all
-    step = max(1, math.isqrt(mask.size // 1_000_000))
+    step = max(1, math.ceil(math.sqrt(mask.size / 1_000_000)))
     overview, mask = overview[::step, ::step], mask[::step, ::step]
     value = extremes(overview)[1]
     brightest = quantile(value, 0.999)
