@@ -24,6 +24,7 @@ from lobule.geometry import Box
 __all__ = ["Splitting", "Way", "split", "split_near"]
 
 _FLOODED_PX = 1 << 17
+_MOST_LEVELS = 255
 
 Way = Literal["components", "watershed", "learned"]
 """How touching nuclei are told apart."""
@@ -143,9 +144,11 @@ def split_near(
         int(bounds.y1[near].max()),
     )
 
+    shown = near[part]
+    runs, part = runs.chosen(shown).cropped(at), part[shown]
     if splitting.depth is not None:
-        distance = maps[1, at.y0 : at.y1, at.x0 : at.x1]
-        several = near & _may_part(mask, distance, at, runs, part, count, splitting.depth)
+        distance = np.ascontiguousarray(maps[1, at.y0 : at.y1, at.x0 : at.x1])
+        several = _may_part(distance, runs, part, count, splitting.depth)
     elif splitting.split_um is not None:
         distance = None
         several = near & _may_hold_two(bounds, splitting.split_um / um_per_px)
@@ -156,8 +159,6 @@ def split_near(
     number = np.cumsum(near & ~several, dtype=np.int32)
     last = int(number[-1])
     number[~near | several] = 0
-    shown = near[part]
-    runs, part = runs.chosen(shown).cropped(at), part[shown]
     labels = runs.painted(number[part], at.height)
     areas = np.asarray(np.bincount(number[part], runs.lengths, minlength=last + 1), np.float64)
     sizes = np.asarray(np.bincount(part, runs.lengths, minlength=count), np.float64)
@@ -276,43 +277,62 @@ def _stretches(starts: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[n
 
 
 def _may_part(
-    mask: NDArray[np.bool_],
     distance: NDArray[np.float32],
-    at: Box,
     runs: _Runs,
     part: NDArray[np.int32],
     count: int,
     depth: float,
 ) -> NDArray[np.bool_]:
-    """Which parts may hold two tops with a pass more than ``depth`` below either.
+    """Which of ``count`` parts may hold two tops with a pass more than ``depth`` below either.
 
-    The levels are multiples of half of ``depth``. Between such a pass and the level half of ``depth`` above it lies
-    one at which the two are apart and either reaches beyond the next level; so all others are passed over.
+    ``runs`` have rows one longer than ``distance``'s, ``part`` is each one's. The levels are the mask and multiples
+    of half of ``depth``. Between such a pass and the level half of ``depth`` above it lies one at which the two are
+    apart and either reaches beyond the next level; so all others are passed over.
     """
-    apart = np.zeros(count, bool)
+    lengths = runs.lengths
+    height = distance.reshape(-1).take(_stretches(runs.starts - runs.starts // runs.stride, lengths))
+    # how many levels each pixel exceeds, run after run with a 0 before, between and behind them;
     # a little closer, for the rounding
-    step = 0.4995 * depth
-    levels = int(distance.max(initial=0) / step)
-    inside = mask[at.y0 : at.y1, at.x0 : at.x1 + 1].copy()
-    inside[:, -1] = False
-    below = _Runs.of(inside)
-    for k in range(levels + 1):
-        above = inside.copy()
-        above[:, :-1] &= distance > (k + 1) * step
-        higher = _Runs.of(above)
-        if not len(higher.starts):
-            break
-        place, place_count = below.joined(reach=0)
-        reached = np.zeros(place_count, bool)
-        reached[place[np.searchsorted(below.starts, higher.starts, side="right") - 1]] = True
-        # one run of each place says which part it lies in
-        of_place = np.zeros(place_count, np.intp)
-        of_place[place] = np.arange(len(place))
-        y, x = np.divmod(below.starts[of_place[reached]], below.stride)
-        around = np.searchsorted(runs.starts, (y + at.y0) * runs.stride + x + at.x0, side="right") - 1
-        apart |= np.bincount(part[around], minlength=count) > 1
-        below = higher
-    return apart
+    stops = np.cumsum(lengths + 1)
+    exceeded = np.zeros(len(height) + len(stops) + 1, np.int16)
+    exceeded[_stretches(stops - lengths, lengths)] = np.clip(
+        np.ceil(height / np.float32(0.4995 * depth)), 1, _MOST_LEVELS
+    )
+    # the runs above every level at once: laid out level below level, with an empty row between two
+    changes = np.diff(exceeded)
+    rises, falls = np.flatnonzero(changes > 0), np.flatnonzero(changes < 0)
+    of_rise, of_fall = np.searchsorted(stops, rises + 1), np.searchsorted(stops, falls + 1)
+    offset = runs.starts - (stops - lengths) + 1
+    rise, level = _by_level(exceeded[rises], changes[rises])
+    fall, _ = _by_level(exceeded[falls + 1], -changes[falls])
+    apart_by = (len(distance) + 1) * runs.stride
+    above = _Runs(
+        (rises + offset[of_rise])[rise] + level * apart_by,
+        (falls + offset[of_fall])[fall] + level * apart_by,
+        runs.stride,
+    )
+    place, place_count = above.joined(reach=0)
+    higher = above.starts[np.searchsorted(level, 1) :]
+    reached = np.zeros(place_count, bool)
+    reached[place[np.searchsorted(above.starts, higher - apart_by, side="right") - 1]] = True
+    part_of, levels = part[of_rise][rise], int(level[-1]) + 1
+    cell = np.empty(place_count, np.intp)
+    cell[place] = part_of.astype(np.intp) * levels + level
+    several = np.zeros(count, bool)
+    several[np.flatnonzero(np.bincount(cell[reached]) > 1) // levels] = True
+    # of what is higher than can be looked at nothing is known
+    several[part_of[level == _MOST_LEVELS - 1]] = True
+    return several
+
+
+def _by_level(
+    lowest: NDArray[np.int16], levels: NDArray[np.int16]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Each of n things once for each of its ``levels`` (n,) from ``lowest`` on: (which, level), level by level."""
+    level = _stretches(lowest.astype(np.intp), levels.astype(np.intp))
+    # bytes are sorted in linear time
+    order = np.argsort(level.astype(np.uint8), kind="stable")
+    return np.repeat(np.arange(len(levels)), levels)[order], level[order]
 
 
 def _may_hold_two(bounds: _Bounds, depth: float) -> NDArray[np.bool_]:
