@@ -18,7 +18,7 @@ from lobule.models.zoo import shipped_models
 from lobule.slides import ArraySlide
 
 SIZES_PX = (256, 512, 1024, 2048)
-"""What a tile answers for; around it lies the card's halo of 128 px, which this network needs: it sees that far."""
+"""What a tile answers for; around it lies the card's halo."""
 WHOLE_PX = 2304
 MPP = 0.25
 SIZE_PX = (2200, 2000)
