@@ -72,7 +72,9 @@ class Options:
         if self.specimen not in ("breast", "node"):
             raise ConfigurationError("--specimen", self.specimen, "choose breast or node")
         if self.precision not in ("auto", "float32", "bfloat16", "int8"):
-            raise ConfigurationError("--precision", self.precision, "choose auto, float32 (f32), bfloat16 (bf16) or int8")
+            raise ConfigurationError(
+                "--precision", self.precision, "choose auto, float32 (f32), bfloat16 (bf16) or int8"
+            )
         if self.workers is not None and not 1 <= self.workers <= 256:
             raise ConfigurationError("--workers", self.workers, "give 1 to 256")
         if self.nuclei_tiles is not None and self.nuclei_tiles < 1:

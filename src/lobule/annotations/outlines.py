@@ -65,24 +65,30 @@ def _cycles(labels: NDArray[np.integer]) -> list[tuple[int, list[tuple[int, int]
     a part touch at a corner, the walk stays with its pixel, passes the corner twice and is parted there.
     """
     filled = labels > 0
-    rows_of, columns_of, sides_of, next_of = [], [], [], []
-    number = np.full((4, *labels.shape), -1, np.int64)
-    total = 0
+    stride = labels.shape[1]
+    rows_of, columns_of, places_of = [], [], []
     for side in range(4):
         # the neighbor that the side faces lies where the side before it heads
         dy, dx = _AHEAD[(side + 3) % 4]
         rows, columns = np.nonzero(filled & ~np.roll(filled, (-dy, -dx), (0, 1)))
-        number[side][rows, columns] = np.arange(total, total + len(rows))
-        total += len(rows)
         rows_of.append(rows)
         columns_of.append(columns)
-        sides_of.append(np.full(len(rows), side))
+        places_of.append(rows * stride + columns)
+    sides_of = [np.full(len(rows), side) for side, rows in enumerate(rows_of)]
+    first_of = np.cumsum([0, *(len(places) for places in places_of)])
+    total = int(first_of[-1])
+
+    def number(side: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.intp]:
+        # right where there is such a side; it is chosen nowhere else
+        return np.searchsorted(places_of[side], rows * stride + columns) + int(first_of[side])
+
+    next_of = []
     for side in range(4):
         rows, columns = rows_of[side], columns_of[side]
         ahead = rows + _AHEAD[side][0], columns + _AHEAD[side][1]
         diagonal = rows + _DIAGONAL[side][0], columns + _DIAGONAL[side][1]
-        turn, straight = number[(side + 1) % 4][rows, columns], number[side][ahead]
-        back = number[(side + 3) % 4][diagonal]
+        turn, straight = number((side + 1) % 4, rows, columns), number(side, *ahead)
+        back = number((side + 3) % 4, *diagonal)
         next_of.append(np.where(~filled[ahead], turn, np.where(filled[diagonal], back, straight)))
     row, column, side_of = (np.concatenate(parts) for parts in (rows_of, columns_of, sides_of))
     start = np.array(_START)[side_of]

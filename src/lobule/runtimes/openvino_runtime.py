@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from functools import cache
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
+from lobule.runtimes.compiled import keep_compiled, kept_compiled, key_of
 from lobule.runtimes.pixels import takes_plain_pixels
 from lobule.runtimes.runtime import Arrays, Precision, threads_of
 
@@ -51,22 +53,8 @@ class OpenVinoRuntime:
             "INFERENCE_NUM_THREADS": str(workers * threads_of(graph)),
             "ENABLE_CPU_PINNING": False,
         }
-        network = self._read()
-
-        def signature(ports: list[ov.Output]) -> dict[str, tuple[str, list[int | None]]]:
-            return {
-                port.get_any_name(): (
-                    _DTYPES.get(
-                        port.get_element_type().get_type_name(), port.get_element_type().get_type_name()
-                    ),
-                    [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()],
-                )
-                for port in ports
-            }
-
-        check_agreement(model, graph, signature(network.inputs), signature(network.outputs))
         # a fixed shape lets OpenVINO plan its memory once; the batch is one tile
-        self._compiled = self._compile(network, graph.tile_px)
+        self._compiled = self._load(graph.tile_px)
         self._of_any_size: ov.CompiledModel | None = None
         self._compiling = threading.Lock()
         self._outputs = [tensor.name for tensor in graph.outputs]
@@ -74,16 +62,41 @@ class OpenVinoRuntime:
         version = ov.get_version().split("-")[0]
         self.description = f"OpenVINO {version}, CPU, {precision}"
 
-    def _read(self) -> ov.Model:
+    def _load(self, side: int) -> ov.CompiledModel:
+        """The network for tiles of ``side`` px, of any size where that is -1: as it was kept, or compiled and kept."""
+        core = ov.Core()
+        made_from = {
+            "side": side,
+            "graph": self._graph.model_dump_json(),
+            "settings": sorted(self._settings.items()),
+            "openvino": ov.get_version(),
+            "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
+            "formats": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        }
         try:
-            return ov.Core().read_model(self._path)
+            key = key_of(self._path, made_from)
+        except OSError as error:
+            raise ModelOutputError(self._model, f"{self._path} cannot be read: {error.strerror}") from error
+        if (blob := kept_compiled(key)) is not None:
+            try:
+                return core.import_model(blob, "CPU", self._settings)
+            except RuntimeError:
+                # a build of OpenVINO that refuses what another of the same version wrote: compiled anew
+                pass
+        compiled = self._compile(core, side)
+        stream = io.BytesIO()
+        compiled.export_model(stream)
+        keep_compiled(key, stream.getvalue())
+        return compiled
+
+    def _compile(self, core: ov.Core, side: int) -> ov.CompiledModel:
+        try:
+            network = core.read_model(self._path)
         except RuntimeError as error:
             raise ModelOutputError(
                 self._model, f"{self._path} cannot be loaded by OpenVINO: {error}"
             ) from error
-
-    def _compile(self, network: ov.Model, side: int) -> ov.CompiledModel:
-        """The network for tiles of ``side`` px, of any size where that is -1."""
+        check_agreement(self._model, self._graph, _signature(network.inputs), _signature(network.outputs))
         shapes = {
             tensor.name: [
                 1 if axis == "N" else side if size == -1 else size
@@ -95,7 +108,7 @@ class OpenVinoRuntime:
             network.reshape(shapes)
             if not takes_plain_pixels(self._graph):
                 network = _with_preparation(network, self._graph)
-            return ov.Core().compile_model(network, "CPU", self._settings)
+            return core.compile_model(network, "CPU", self._settings)
         except RuntimeError as error:
             raise ModelOutputError(
                 self._model, f"{self._path} cannot be compiled by OpenVINO: {error}"
@@ -111,7 +124,7 @@ class OpenVinoRuntime:
             if not usual:
                 with self._compiling:
                     if self._of_any_size is None:
-                        self._of_any_size = self._compile(self._read(), -1)
+                        self._of_any_size = self._load(-1)
             compiled = self._compiled if usual else self._of_any_size
             assert compiled is not None
             request = compiled.create_infer_request()
@@ -134,6 +147,16 @@ class OpenVinoRuntime:
         """See Runtime."""
         self._own = threading.local()
         del self._compiled, self._of_any_size
+
+
+def _signature(ports: list[ov.Output]) -> dict[str, tuple[str, list[int | None]]]:
+    """Name → element type and shape, None for a size that is not fixed."""
+    found = {}
+    for port in ports:
+        kind = port.get_element_type().get_type_name()
+        sizes = [None if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+        found[port.get_any_name()] = (_DTYPES.get(kind, kind), sizes)
+    return found
 
 
 @cache
