@@ -80,7 +80,8 @@ def _cycles(labels: NDArray[np.integer]) -> list[tuple[int, list[tuple[int, int]
 
     def number(side: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.intp]:
         # right where there is such a side; it is chosen nowhere else
-        return np.searchsorted(places_of[side], rows * stride + columns) + int(first_of[side])
+        found: NDArray[np.intp] = first_of[side] + np.searchsorted(places_of[side], rows * stride + columns)
+        return found
 
     next_of = []
     for side in range(4):
