@@ -46,12 +46,15 @@ class Analysis:
         return self.folder / "heatmap.ome.tif"
 
 
-def analyze(kit: Kit, slide: Path, name: str, arguments: Sequence[str]) -> Analysis:
-    """``lobule analyze`` into an empty folder. Raises CommandFailed."""
+def analyze(
+    kit: Kit, slide: Path, name: str, arguments: Sequence[str], *, one_core: bool = False
+) -> Analysis:
+    """``lobule analyze`` into an empty folder, on the first core alone if asked. Raises CommandFailed."""
     out = kit.work / name
     shutil.rmtree(out, ignore_errors=True)
     log = kit.logs / f"{name}.log"
-    command = [*kit.lobule(), "analyze", str(slide), "--out", str(out), *arguments]
+    granted = ["taskset", "-c", "0"] if one_core else []
+    command = [*granted, *kit.lobule(), "analyze", str(slide), "--out", str(out), *arguments]
     cost = run_command(command, log, kit.timeout_seconds)
     files = list(out.glob("*/findings.json"))
     if len(files) != 1:
