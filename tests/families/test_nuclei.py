@@ -45,7 +45,7 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 @settings(max_examples=120, deadline=None)
-@given(clouds, st.floats(0.2, 0.8), st.floats(0.02, 0.6), st.integers(0, 20))
+@given(clouds, st.floats(0.2, 0.8), st.floats(0.02, 0.6) | st.just(0.001), st.integers(0, 20))
 def test_instances_are_those_of_flooding_the_whole_image(
     maps: np.ndarray, mask_threshold: float, depth: float, min_area_px: int
 ) -> None:
