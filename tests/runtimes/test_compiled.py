@@ -132,3 +132,40 @@ def test_the_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     assert compiled.compiled_folder() == tmp_path / ".cache" / "lobule"
+
+
+def test_a_user_without_a_home_folder_compiles_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compilations: list[int]
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("LOBULE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert compiled.compiled_folder() is None
+    model = load_model(redness_model(tmp_path / "m"))
+    for _ in range(2):
+        assert _red_share(_open(model, "patch")) == pytest.approx(0.75, abs=1e-6)
+    assert len(compilations) == 2
+
+
+def test_a_folder_that_can_only_be_read_is_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled.keep_compiled("a", b"network")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert compiled.kept_compiled("a") == b"network"
+
+
+def test_what_killed_runs_left_half_written_goes(folder: Path) -> None:
+    """What another run is writing at this moment stays."""
+    folder.mkdir()
+    left, growing = folder / ".a.network.1.part", folder / ".a.network.2.part"
+    for part in (left, growing):
+        part.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    compiled.keep_compiled("a", b"network")
+    assert set(folder.iterdir()) == {growing, folder / "a.network"}

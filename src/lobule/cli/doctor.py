@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,27 @@ def _cpu_flags() -> str:
         if flag in flags
     ]
     return ", ".join(shown) or "no AVX2: inference will be slow"
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether files can be made in ``folder``, which itself may have to be made."""
+    try:
+        there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        return there is not None and there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError:
+        # a folder on the way that may not be searched
+        return False
+
+
+def _compiled(row: Callable[[str, str, str | None], None], folder: Path | None) -> None:
+    """The row on where compiled networks are kept."""
+    cost = "each start compiles anew, 0.1 to 0.4 s; set LOBULE_CACHE"
+    if folder is None:
+        row("compiled", "networks are not kept: this user has no home folder", cost)
+    elif _can_be_written(folder):
+        row("compiled", f"networks are kept in {folder}", None)
+    else:
+        row("compiled", f"networks would be kept in {folder}", f"cannot be written: {cost}")
 
 
 @click.command()
@@ -95,16 +117,7 @@ def doctor(measure: bool) -> int:
     chosen, why = choose_runtime("auto")
     row("chosen", f"{chosen}: {why}")
     if chosen == "openvino":
-        kept = compiled_folder()
-        there = next(folder for folder in (kept, *kept.parents) if folder.exists())
-        writable = there.is_dir() and os.access(there, os.W_OK)
-        row(
-            "compiled",
-            f"networks are kept in {kept}",
-            None
-            if writable
-            else "cannot be written: each start compiles anew, 0.1 to 0.4 s; set LOBULE_CACHE",
-        )
+        _compiled(row, compiled_folder())
     gpu = shutil.which("nvidia-smi") is not None
     row(
         "GPU",
