@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,17 @@ PLAN = "a" * 64
 records = st.dictionaries(st.integers(0, 2**40), st.binary(max_size=200), max_size=12)
 
 
+@pytest.fixture(scope="module", params=["this system's calls", "Windows's calls"])
+def calls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Windows reads and writes at a file's position alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "Windows's calls":
+            for name in ("pread", "pwrite"):
+                patch.delattr(os, name, raising=False)
+        yield
+
+
+@pytest.mark.usefixtures("calls")
 @given(kept=records, cut=st.integers(0, 400))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_cut_journal_holds_a_prefix_of_its_records(
@@ -67,3 +81,18 @@ def test_a_path_that_cannot_be_written_is_a_result_error(tmp_path: Path) -> None
     (tmp_path / "file").write_text("x")
     with pytest.raises(ResultWriteError, match="cannot be written"):
         Journal(tmp_path / "file" / "j", PLAN)
+
+
+@pytest.mark.usefixtures("calls")
+def test_results_are_read_while_others_are_written(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j", PLAN) as journal, ThreadPoolExecutor(2) as threads:
+        journal.append(0, bytes(1000))
+        read = [threads.submit(journal.read, 0) for _ in range(500)]
+        for index in range(1, 500):
+            journal.append(index, index.to_bytes(2, "little") * 20)
+        assert {each.result() for each in read} == {bytes(1000)}
+    with Journal(tmp_path / "j", PLAN) as journal:
+        assert all(
+            payload == index.to_bytes(2, "little") * 20 for index, payload in journal.in_order() if index
+        )
+        assert len(journal) == 500

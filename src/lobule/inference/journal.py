@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ class Journal:
         self._path = path
         self._head = _MAGIC + plan.encode("ascii") + b"\n"
         self._places: dict[int, tuple[int, int]] = {}
+        self._position = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -44,7 +46,7 @@ class Journal:
         with self._path.open("rb") as stream:
             if stream.read(len(self._head)) != self._head:
                 os.ftruncate(self._file, 0)
-                os.pwrite(self._file, self._head, 0)
+                self._write_at(self._head, 0)
                 return len(self._head)
             place = len(self._head)
             while len(header := stream.read(_HEADER.size)) == _HEADER.size:
@@ -56,6 +58,14 @@ class Journal:
                 place += _HEADER.size + length
             return place
 
+    def _write_at(self, content: bytes, place: int) -> int:
+        """How many bytes were written. Windows has one position a file and no call that goes without it."""
+        if hasattr(os, "pwrite"):
+            return os.pwrite(self._file, content, place)
+        with self._position:
+            os.lseek(self._file, place, os.SEEK_SET)
+            return os.write(self._file, content)
+
     def __contains__(self, index: int) -> bool:
         return index in self._places
 
@@ -66,7 +76,7 @@ class Journal:
         """Adds a tile's result; it survives the process from here on. Of two results of a tile the later one counts."""
         record = _HEADER.pack(index, len(payload), _checksum(index, payload)) + payload
         try:
-            written = os.pwrite(self._file, record, self._end)
+            written = self._write_at(record, self._end)
         except OSError as error:
             raise ResultWriteError(self._path, f"cannot be written: {error.strerror or error}") from error
         if written != len(record):
@@ -77,7 +87,11 @@ class Journal:
     def read(self, index: int) -> bytes:
         """A tile's result. Raises KeyError if there is none."""
         place, length = self._places[index]
-        return os.pread(self._file, length, place)
+        if hasattr(os, "pread"):
+            return os.pread(self._file, length, place)
+        with self._position:
+            os.lseek(self._file, place, os.SEEK_SET)
+            return os.read(self._file, length)
 
     def in_order(self) -> Iterator[tuple[int, bytes]]:
         """All results by rising tile index, one at a time."""
