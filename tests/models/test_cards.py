@@ -118,6 +118,54 @@ def test_missing_weights_are_named(folder: Path) -> None:
         load_model(folder)
 
 
+@pytest.fixture
+def closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Makes the system refuse a file or folder to be looked at or opened; root alone may do all."""
+
+    def close(call: str, name: str) -> None:
+        allowed = getattr(Path, call)
+
+        def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+            if path.name == name or (call == "stat" and path.parent.name == name):
+                raise PermissionError(13, "Permission denied", str(path))
+            return allowed(path, *args, **kwargs)
+
+        monkeypatch.setattr(Path, call, refuse)
+
+    return close
+
+
+def test_weights_that_may_not_be_read_are_named(folder: Path, closed: Callable[[str, str], None]) -> None:
+    closed("open", "model.onnx")
+    with pytest.raises(WeightsNotFoundError, match=r"model\.onnx cannot be read: Permission denied; check"):
+        load_model(folder)
+
+
+def test_a_card_that_may_not_be_read_is_named(folder: Path, closed: Callable[[str, str], None]) -> None:
+    closed("open", "card.json")
+    with pytest.raises(CardError, match=r"card\.json cannot be read: Permission denied; check"):
+        select_models([folder])
+
+
+def test_a_model_folder_that_may_not_be_searched_is_named(
+    folder: Path, closed: Callable[[str, str], None]
+) -> None:
+    """Given itself or within a folder of models: it is not silently left out."""
+    closed("stat", folder.name)
+    closed("open", "card.json")
+    for given in (folder, folder.parent):
+        with pytest.raises(CardError, match=r"redness.card\.json cannot be read: Permission denied"):
+            select_models([given])
+
+
+def test_a_folder_of_models_that_may_not_be_listed_is_named(
+    folder: Path, closed: Callable[[str, str], None]
+) -> None:
+    closed("iterdir", folder.parent.name)
+    with pytest.raises(UnknownModelError, match="the folder cannot be read: Permission denied"):
+        select_models([folder.parent])
+
+
 @pytest.mark.parametrize("name", ["nowhere", ""])
 def test_a_place_without_a_model_lists_what_is_shipped(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnknownModelError, match="neither a model folder"):

@@ -252,7 +252,10 @@ def read_card(path: Path) -> Card:
     name = path.parent.name
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        why = error.strerror or error
+        raise CardError(name, f"{path} cannot be read: {why}; check who may read it") from error
+    except UnicodeDecodeError as error:
         raise CardError(name, f"card.json cannot be read: {error}") from error
     try:
         return Card.model_validate(json.loads(text))

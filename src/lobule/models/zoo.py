@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,22 +43,37 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _missing(path: Path) -> bool:
+    """Whether no file lies there. Of one that cannot be looked at that is not known: who reads it learns why."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return True
+    except OSError:
+        return False
+
+
 def load_model(folder: Path) -> Model:
     """Reads a model folder (``card.json`` and its ONNX files) and checks every digest.
 
     Raises UnknownModelError, CardError, WeightsNotFoundError, WeightsDigestError.
     """
     card_path = folder / "card.json"
-    if not folder.is_dir() or not card_path.is_file():
+    if _missing(card_path):
         raise UnknownModelError(
             str(folder), "no model here: a model is a folder with card.json and its .onnx files"
         )
     card = read_card(card_path)
     for file, sha256, what, borrowed in card.files():
         path = _folder_of(folder, borrowed) / file
-        if not path.is_file():
+        if _missing(path):
             raise WeightsNotFoundError(card.name, f"{path} is missing; the card names it as {what}")
-        found = _sha256(path)
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise WeightsNotFoundError(
+                card.name, f"{path} cannot be read: {error.strerror or error}; check who may read it"
+            ) from error
         if found != sha256:
             raise WeightsDigestError(
                 card.name,
@@ -74,6 +90,18 @@ def shipped_models() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(_ZOO.glob("*/card.json"))}
 
 
+def _models_in(folder: Path) -> list[Path]:
+    """The model folders in ``folder``, by name; none where it is no folder."""
+    try:
+        return sorted(inner for inner in folder.iterdir() if not _missing(inner / "card.json"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return []
+    except OSError as error:
+        raise UnknownModelError(
+            str(folder), f"the folder cannot be read: {error.strerror or error}; check who may read it"
+        ) from error
+
+
 def select_models(chosen: Iterable[str | Path] = (), *, thorough: bool = False) -> dict[str, Model]:
     """One model per family: the shipped ones, each replaced by a chosen one of its family.
 
@@ -86,10 +114,10 @@ def select_models(chosen: Iterable[str | Path] = (), *, thorough: bool = False) 
         path = Path(item)
         if str(item) in shipped:
             folders.append(shipped[str(item)])
-        elif (path / "card.json").is_file():
+        elif not _missing(path / "card.json"):
             folders.append(path)
-        elif path.is_dir() and (inside := sorted(path.glob("*/card.json"))):
-            folders.extend(card.parent for card in inside)
+        elif inside := _models_in(path):
+            folders.extend(inside)
         else:
             raise UnknownModelError(
                 str(item),
