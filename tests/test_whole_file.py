@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lobule.errors import ResultWriteError, SlideReadError
-from lobule.whole_file import part_path, whole_file
+from lobule.whole_file import whole_file
 
 
 def test_the_content_appears_under_the_name_and_nothing_else(tmp_path: Path) -> None:
@@ -44,10 +46,45 @@ def test_a_missing_folder_and_a_file_as_folder_are_result_write_errors(tmp_path:
             pass
 
 
-def test_a_part_that_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+def test_of_two_that_write_one_path_each_has_its_own_part(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
-    part_path(path).write_bytes(b"x" * 1000)
+    with whole_file(path) as first:
+        first.write(b"first" * 1000)
+        with whole_file(path) as second:
+            second.write(b"second")
+            parts = [part.name for part in tmp_path.glob(".*.part")]
+            assert len(parts) == 2
+        assert path.read_bytes() == b"second"
+    assert path.read_bytes() == b"first" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_that_fails_leaves_the_others_part(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with whole_file(path) as first:
+        first.write(b"first")
+        with pytest.raises(ValueError, match="second"), whole_file(path):
+            raise ValueError("second")
+    assert path.read_bytes() == b"first"
+
+
+def test_what_a_killed_run_left_is_hidden_and_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    killed = (
+        "import os, pathlib, sys; from lobule.whole_file import whole_file\n"
+        "with whole_file(pathlib.Path(sys.argv[1])) as stream: stream.write(b'half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed, path], check=False).returncode == 9
+    (left,) = tmp_path.iterdir()
+    assert left.match(".*.part")
     with whole_file(path) as stream:
         stream.write(b"new")
     assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.bin"]
+    assert set(tmp_path.iterdir()) == {left, path}
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 127)
+    with whole_file(path) as stream:
+        stream.write(b"content")
+    assert list(tmp_path.iterdir()) == [path]

@@ -10,16 +10,20 @@ from typing import BinaryIO
 
 from lobule.errors import LobuleError, ResultWriteError
 
-__all__ = ["part_path", "whole_file"]
+__all__ = ["whole_file"]
 
 
-def part_path(path: Path) -> Path:
-    """The hidden file beside ``path`` that holds it while it is being written."""
-    return path.with_name(f".{path.name}.part")
+def _part_path(path: Path) -> Path:
+    """A hidden file beside ``path``, another at each call.
+
+    Two writers of one path must not share it. Processes in containers that share a folder often have the same
+    number, so chance names it. A long name is cut: the part's is longer, and 255 bytes are the most.
+    """
+    return path.with_name(f".{path.name[:40]}.{os.urandom(6).hex()}.part")
 
 
 def _remove(part: Path) -> None:
-    # what is left is hidden and is overwritten by the next run; the error that led here matters more
+    # what is left is hidden; the error that led here matters more
     with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)
 
@@ -28,14 +32,15 @@ def _remove(part: Path) -> None:
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Gives a binary stream (readable, seekable) whose content becomes ``path`` when the block ends well.
 
-    The content lies in a hidden part file of the same folder, is forced to storage and then renamed over
-    ``path``. When the block raises, the part is removed and an earlier ``path`` stays as it was. A killed
-    process leaves at most the part, which the next writer overwrites.
+    The content lies in a hidden part file of the same folder (``.*.part``), is forced to storage and then renamed
+    over ``path``. When the block raises, the part is removed and an earlier ``path`` stays as it was. Of several
+    that write one path at once, the last to end has it, whole. A killed process leaves at most the part, which
+    no later writer looks at; a folder that is lobule's own is swept of them by the run that owns it.
 
     Raises ResultWriteError for any OSError of writing (full disk, no permission, not a folder); lobule's
     own errors that the block raises pass through.
     """
-    part = part_path(path)
+    part = _part_path(path)
     try:
         with part.open("w+b") as stream:
             yield stream
