@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_models import darkness_model, redness_model, screened
+from drawn_models import darkness_model, planar, redness_model, screened
 
 from lobule.errors import CardError, ModelError, UnknownModelError, WeightsDigestError, WeightsNotFoundError
-from lobule.models.card import LowerPrecision
+from lobule.families.nuclei import splitting_of
+from lobule.models.card import Card, LowerPrecision, read_card
 from lobule.models.zoo import load_model, select_models, shipped_models
 
 DELETE = object()
@@ -69,6 +70,11 @@ def test_a_right_model_loads(folder: Path) -> None:
         (("graphs", 0, "inputs", 0, "shape"), [-1, 64], "does not fit layout"),
         (("graphs", 0, "inputs", 0, "shape"), [-1, 0, 64, 3], "sizes are -1"),
         (("thresholds",), {"patch": "high"}, "thresholds.patch"),
+        (("thresholds",), {}, "thresholds of this tumor model need 'patch'"),
+        (("thresholds",), {"patch": 1.01}, "threshold 'patch' is from 0 to 1, not 1.01"),
+        (("thresholds",), {"patch": -0.01}, "threshold 'patch' is from 0 to 1"),
+        (("thresholds",), {"patch": 0.5, "refine": 2}, "threshold 'refine' is from 0 to 1"),
+        (("thresholds",), {"patch": 0.5, "mask": 0.5}, "not 'mask'"),
         (("data",), [], "data"),
         (("data", 0, "used_for"), "fun", "data.0.used_for"),
         (("pixel_mean",), [1, 2], "pixel_mean"),
@@ -80,6 +86,65 @@ def test_a_right_model_loads(folder: Path) -> None:
 def test_a_wrong_card_names_the_field(folder: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
     _set(folder, place, value)
     with pytest.raises(CardError, match=r"model redness: card\.json") as caught:
+        load_model(folder)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_mean_and_std_ask_for_an_input_that_can_hold_the_scaled_numbers(folder: Path) -> None:
+    _set(folder, ("graphs", 0, "mean"), [1, 2, 3])
+    _set(folder, ("graphs", 0, "std"), [1, 2, 3])
+    with pytest.raises(CardError, match="mean and std need a float32 input, 'pixels' is uint8"):
+        load_model(folder)
+    load_model(planar(redness_model(folder.parent / "planar")))
+
+
+def test_a_refining_model_needs_its_second_threshold() -> None:
+    card = read_card(shipped_models()["tumor-breast-small0"] / "card.json")
+    without = card.model_dump() | {"thresholds": {"patch": 0.5}}
+    with pytest.raises(ValueError, match="need 'refine'"):
+        Card.model_validate(without)
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [
+        {"mask": 0.5, "min_area_um2": 0.0},
+        {"mask": 0.01, "min_area_um2": 3.0, "depth": 1.0},
+        {"mask": 0.99, "min_area_um2": 3.0, "split_um": 40.0},
+    ],
+)
+def test_thresholds_that_a_card_may_have_are_those_that_nuclei_are_split_by(
+    thresholds: dict[str, float], tmp_path: Path
+) -> None:
+    folder = darkness_model(tmp_path / "darkness")
+    _set(folder, ("thresholds",), thresholds)
+    _, min_area_um2 = splitting_of(load_model(folder).card)
+    assert min_area_um2 == thresholds["min_area_um2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mask": DELETE}, "thresholds of this nuclei model need 'mask'"),
+        ({"min_area_um2": DELETE}, "thresholds of this nuclei model need 'min_area_um2'"),
+        ({"mask": 0}, "threshold 'mask' is above 0 and below 1, not 0"),
+        ({"mask": 1}, "threshold 'mask' is above 0 and below 1, not 1"),
+        ({"min_area_um2": -1}, "threshold 'min_area_um2' is 0 or more, not -1"),
+        ({"depth": 0}, "threshold 'depth' is above 0 and at most 1, not 0"),
+        ({"depth": 15}, "threshold 'depth' is above 0 and at most 1, not 15"),
+        ({"split_um": 0}, "threshold 'split_um' is above 0, not 0"),
+        ({"split_um": 0.75, "depth": 0.15}, "not both"),
+        ({"patch": 0.5}, "thresholds of nuclei models are mask, depth, split_um, min_area_um2, not 'patch'"),
+    ],
+)
+def test_wrong_thresholds_of_nuclei_are_told_before_anything_runs(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder = darkness_model(tmp_path / "darkness")
+    thresholds = {"mask": 0.5, "min_area_um2": 3.0, **change}
+    _set(folder, ("thresholds",), {name: value for name, value in thresholds.items() if value is not DELETE})
+    with pytest.raises(CardError) as caught:
         load_model(folder)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

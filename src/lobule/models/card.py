@@ -6,7 +6,7 @@ A card is strict: an unknown field, a missing one or a value out of bounds is an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -86,8 +86,8 @@ class LowerPrecision(_Strict):
 class Graph(_Strict):
     """One ONNX file with what it computes.
 
-    ``mean`` and ``std`` (per channel, RGB, on the 0-255 scale) are applied outside where the graph does not
-    prepare its input itself; both null: "in graph".
+    ``mean`` and ``std`` (per channel in the order that ``color_order`` names, on the 0-255 scale) are applied
+    outside where the graph does not prepare its input itself, which is float32 then; both null: "in graph".
     """
 
     file: OnnxFile
@@ -119,6 +119,11 @@ class Graph(_Strict):
     def _consistent(self) -> Graph:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std come together or are both null (in graph)")
+        if self.mean is not None and self.inputs[0].dtype != "float32":
+            # bytes would lose what scaling makes of them, in each runtime differently
+            raise ValueError(
+                f"mean and std need a float32 input, {self.inputs[0].name!r} is {self.inputs[0].dtype}"
+            )
         if 2 * self.halo_px >= self.tile_px:
             raise ValueError(f"halo_px {self.halo_px} leaves nothing of a tile of {self.tile_px} px")
         if self.side_step is not None and (self.role != "segment" or self.tile_px % self.side_step):
@@ -167,6 +172,24 @@ class Score(_Strict):
     how: Text
 
 
+class _Bounds(NamedTuple):
+    hold: Callable[[float], bool]
+    said: str
+
+
+_PROBABILITY = _Bounds(lambda value: 0 <= value <= 1, "from 0 to 1")
+_THRESHOLDS: dict[Family, dict[str, _Bounds]] = {
+    "tumor": dict.fromkeys(("patch", "refine", "screen_low", "screen_high"), _PROBABILITY),
+    "nuclei": {
+        "mask": _Bounds(lambda value: 0 < value < 1, "above 0 and below 1"),
+        "depth": _Bounds(lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        "split_um": _Bounds(lambda value: value > 0, "above 0"),
+        "min_area_um2": _Bounds(lambda value: value >= 0, "0 or more"),
+    },
+}
+"""What thresholds a family reads, and what they may be; a family that is not named here may have any."""
+
+
 class OnnxFileEntry(NamedTuple):
     """A file that a card names; ``of``: the shipped model whose folder holds it, None: the card's own."""
 
@@ -189,7 +212,11 @@ class Card(_Strict):
     classes: Annotated[tuple[Text, ...], Field(min_length=1)]
     graphs: Annotated[tuple[Graph, ...], Field(min_length=1)]
     thresholds: dict[str, float]
-    """Named decision values of the family, chosen on data used for selection, never on the test part."""
+    """Named decision values of the family, chosen on data used for selection, never on the test part.
+
+    tumor: ``patch``, ``refine`` with a refine graph, ``screen_low`` and ``screen_high`` with a screen graph;
+    nuclei: ``mask``, ``min_area_um2`` and at most one of ``depth`` and ``split_um``.
+    """
     data: Annotated[tuple[Data, ...], Field(min_length=1)]
     scores: tuple[Score, ...]
     calibration: Text
@@ -223,6 +250,28 @@ class Card(_Strict):
             low, high = (self.thresholds.get(name, float("nan")) for name in ("screen_low", "screen_high"))
             if not 0 <= low <= high <= 1:
                 raise ValueError("a screen graph needs thresholds 0 ≤ screen_low ≤ screen_high ≤ 1")
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_of_family(self) -> Card:
+        """What the family would stumble over in the middle of a slide is told before anything runs."""
+        bounds = _THRESHOLDS.get(self.family)
+        if bounds is None:
+            return self
+        if self.family == "nuclei":
+            needed = ["mask", "min_area_um2"]
+        else:
+            needed = ["patch", "refine"] if self.graph("refine") is not None else ["patch"]
+        for name in needed:
+            if name not in self.thresholds:
+                raise ValueError(f"thresholds of this {self.family} model need {name!r}")
+        for name, value in self.thresholds.items():
+            if name not in bounds:
+                raise ValueError(f"thresholds of {self.family} models are {', '.join(bounds)}, not {name!r}")
+            if not bounds[name].hold(value):
+                raise ValueError(f"threshold {name!r} is {bounds[name].said}, not {value:g}")
+        if "depth" in self.thresholds and "split_um" in self.thresholds:
+            raise ValueError("thresholds hold 'depth' (learned) or 'split_um' (watershed), not both")
         return self
 
     @model_validator(mode="after")
