@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
-from lobule.training.nuclei import NucleiTask
+import torch
+
+from lobule.errors import WeightsNotFoundError
+from lobule.training.cards import nuclei_card, segment_graph
+from lobule.training.nuclei import LOSS_SCORE, NucleiTask, _corner, _field_loss, nuclei_loss
 from lobule.training.nuclei_images import distance_within
 from lobule.training.nuclei_sets import NucleiField
 from lobule.training.recipe import NucleiRecipe, read_recipe
@@ -93,3 +97,127 @@ def test_the_papers_split_is_by_patient_and_nobody_lies_on_two_sides(data_dir: P
     patients = {part: {field.patient for field in fields} for part, fields in parts.items()}
     assert patients["test"] == {"TNBC-02", "TNBC-04", "TNBC-06", "TNBC-08", "TNBC-10"}
     assert not patients["training"] & (patients["test"] | patients["selection"])
+
+
+def test_the_loss_of_a_field_is_that_of_training() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, (1, 1, 20, 30)).astype(np.float32)
+    truth = random.random((20, 30)) < 0.3
+    probability = torch.sigmoid(torch.from_numpy(logits))[0, 0].numpy()
+    targets = torch.from_numpy(truth[None, None].astype(np.float32))
+    expected = float(nuclei_loss(torch.from_numpy(logits), targets, 0.0))
+    assert _field_loss(probability, truth) == pytest.approx(expected, rel=1e-5)
+    sure = _field_loss(truth.astype(np.float32), truth)
+    assert sure == pytest.approx(0, abs=1e-5)
+
+
+def test_the_selection_part_is_looked_at_field_by_field_in_its_own_size() -> None:
+    """Each field once, mirrored out to what the network needs; the same loss as by hand."""
+    task = task_on("nuclei-modified-unet", [touching_disks()] * 3)
+    check = task.check()
+    assert check is not None
+    seen: list[tuple[int, ...]] = []
+
+    class Seeing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(pixels.shape))
+            return (pixels[..., :1].permute(0, 3, 1, 2) > 0).float() * 40 - 20 + self.bias
+
+    with torch.no_grad():
+        assert check(Seeing()) == pytest.approx(0, abs=1e-4)
+    assert seen == [(1, 80, 96, 3)] * 3
+
+
+def test_an_image_of_any_shape_gives_a_corner_that_a_network_takes() -> None:
+    tall, small = np.zeros((600, 300, 3), np.uint8), np.zeros((24, 40, 3), np.uint8)
+    assert _corner(tall, 512, 32).shape == (512, 288, 3)
+    assert _corner(small, 512, 32).size == 0
+
+
+def test_a_trained_network_is_built_without_the_weights_it_started_from() -> None:
+    read = read_recipe(ROOT / "nuclei-resnet50.toml")
+    assert isinstance(read, NucleiRecipe)
+    recipe = read.model_copy(update={"network": read.network.model_copy(update={"weights": "gone.pth"})})
+    task = NucleiTask(recipe, ROOT, Path(), 0)
+    with pytest.raises(WeightsNotFoundError, match=r"gone\.pth"):
+        task.network()
+    task.network(started=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "said", "unsaid"),
+    [
+        (
+            "nuclei-breast-lite0",
+            {
+                "training": {"monuseg": (1, 1, 9), "tnbc": (1, 1, 9)},
+                "selection": {},
+                "test": {"tnbc": (1, 1, 9)},
+            },
+            ("triple-negative", "how generously", "MoNuSeg", "Encoder weights: Apache-2.0"),
+            (),
+        ),
+        (
+            "nuclei-tnbc-lite0",
+            {"training": {"tnbc": (1, 1, 9)}, "selection": {}, "test": {"tnbc": (1, 1, 9)}},
+            ("triple-negative", "CC BY 4.0"),
+            ("how generously", "MoNuSeg"),
+        ),
+        (
+            "organs-nuclei-lite0",
+            {
+                "training": {"monuseg": (1, 1, 9), "tnbc": (1, 1, 9)},
+                "selection": {},
+                "test": {"monuseg": (1, 1, 9), "tnbc": (1, 1, 9)},
+            },
+            ("test besides: ",),
+            ("triple-negative",),
+        ),
+        (
+            "nuclei-resnet50",
+            {"training": {"tnbc": (1, 1, 9)}, "selection": {}, "test": {"tnbc": (1, 1, 9)}},
+            (),
+            ("Apache",),
+        ),
+    ],
+)
+def test_a_card_says_what_is_true_of_its_recipe(
+    name: str,
+    parts: dict[str, dict[str, tuple[int, int, int]]],
+    said: tuple[str, ...],
+    unsaid: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    recipe = read_recipe(ROOT / f"{name}.toml")
+    assert isinstance(recipe, NucleiRecipe)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    graph = segment_graph(tmp_path / "model.onnx", recipe.network, 32)
+    card = nuclei_card(
+        recipe,
+        name,
+        graph,
+        parts,
+        thresholds={"mask": 0.5, "min_area_um2": 3.0, "split_um": 0.5},
+        pixels=([0.0] * 3, [1.0] * 3),
+        made_by="test",
+    )
+    told = card.model_dump_json()
+    assert all(text in told for text in said)
+    assert not any(text in told for text in unsaid)
+
+
+def test_the_loss_on_the_test_part_is_among_the_scores() -> None:
+    task = task_on("nuclei-modified-unet", [touching_disks()])
+
+    def half(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.full((1, *pixels.shape[:2]), 0.5, np.float32)
+
+    thresholds = {"mask": 0.5, "min_area_um2": 3.0, "split_um": 0.5}
+    (score,) = (s for s in task.score(half, thresholds, "test").scores if s.name == LOSS_SCORE)
+    truth = touching_disks().instances > 0
+    dice = (truth.sum() + 1) / (truth.size / 2 + truth.sum() + 1)
+    assert score.value == pytest.approx(np.log(2) + 1 - dice, abs=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lobule.errors import ConfigurationError
-from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, distance_within
+from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, distance_within, whole_field
 from lobule.training.nuclei_sets import NucleiField
 from lobule.training.recipe import CropSettings, NucleiRecipe, read_recipe
 
@@ -76,3 +76,39 @@ def test_without_fields_the_error_says_so() -> None:
     for make in (lambda: CropSource([], CROPS, 1), lambda: AlgorithmOneSource([], 1, 0)):
         with pytest.raises(ConfigurationError, match="at least one"):
             make()
+
+
+def test_a_whole_field_is_mirrored_out_and_its_targets_with_it() -> None:
+    field = draw_field()
+    pixels, targets = whole_field(field, 2, 64)
+    assert pixels.shape == (1, 320, 320, 3) and targets.shape == (1, 2, 320, 320)
+    np.testing.assert_array_equal(targets[0, 0, :300, :300], field.instances > 0)
+    np.testing.assert_array_equal(targets[0, 1, :300, :300], distance_within(field.instances))
+    np.testing.assert_array_equal(pixels[0, 300:], pixels[0, 299:279:-1])
+    np.testing.assert_array_equal(targets[0, :, 300:], targets[0, :, 299:279:-1])
+
+
+@pytest.mark.parametrize("side", [60, 300])
+def test_nuclei_keep_their_size_whatever_the_size_of_the_field(side: int) -> None:
+    """Within the recipe's scales: a nucleus of 24 px is between 24 / 1.4 and 24 / 0.7 px wide in a crop of 96."""
+    instances = np.zeros((side, side), np.int32)
+    rows, columns = np.mgrid[:side, :side]
+    instances[np.hypot(rows - side / 2, columns - side / 2) < 12] = 1
+    field = NucleiField("mine/1", "1", np.full((side, side, 3), 200, np.uint8), instances, None, "mine")
+    source = CropSource([field], CROPS, 1)
+    low, high = CROPS.augment.scale
+    from scipy import ndimage
+
+    areas = []
+    for seed in range(40):
+        _, targets = source.draw(np.random.default_rng(seed), 1)
+        labels, _ = ndimage.label(targets[0, 0] > 0.5)
+        for box, number in zip(ndimage.find_objects(labels), range(1, labels.max() + 1), strict=True):
+            whole = all(one.start > 0 and one.stop < 96 for one in box)
+            if whole:
+                areas.append((labels == number).sum())
+    assert len(areas) >= 5
+    widths = 2 * np.sqrt(np.array(areas) / np.pi)
+    # at the mirror a nucleus may meet its image, never be stretched
+    assert widths.min() > 0.9 * 24 / high
+    assert np.median(widths) < 24 / low

@@ -133,7 +133,7 @@ def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, da
     stored = {one["name"]: one for one in json.loads((folder / "scores.json").read_text("utf-8"))}
     assert len(stored) == len(found.scores)
     for one in stored.values():
-        assert 0 <= one["low"] <= one["value"] <= one["high"] <= 1
+        assert 0 <= one["low"] <= one["value"] <= one["high"] <= (2**4 if "loss" in one["name"] else 1)
         assert one["on"] == "drawn, 2 fields of 2 patients kept out of training"
     for way in ("", ", components", ", watershed"):
         assert f"AJI, mean of images{way}" in stored
@@ -200,6 +200,12 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     assert not told  # done runs are not done again
     compare_recipes([lite], None, tmp_path / "elsewhere", table, seeds=1, say=told.append)
     assert "not run" in table.read_text("utf-8")
+    # a run of fewer steps than are asked for is none, and one of another recipe is nobody's to overwrite
+    compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append, steps=3)
+    assert "not run" in table.read_text("utf-8")
+    write_recipe(lite, **{"steps = 6000": "steps = 2", "batch = 12": "batch = 3"})
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
 
 
 def test_two_devices_share_a_batch(tmp_path: Path, data: Path, recipe: Path) -> None:

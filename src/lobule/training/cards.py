@@ -396,10 +396,14 @@ def nuclei_card(
     data = []
     if network.weights != "none":
         data.append(_IMAGENET if network.name == "lite0" else _weights(network))
+    apart = _SPLITS[recipe.split.by]
+    if recipe.split.selection:
+        apart += f"; selection: {', '.join(recipe.split.selection)}"
+    if recipe.split.test:
+        apart += f"; test besides: {', '.join(recipe.split.test)}"
     for part in ("training", "selection", "test"):
         for folder, (fields, patients, nuclei) in counts[part].items():
             source, terms = _NUCLEI_SETS.get(folder, own)
-            selected = ", ".join(recipe.split.selection)
             data.append(
                 Data.model_validate(
                     {
@@ -408,17 +412,17 @@ def nuclei_card(
                         "terms": terms,
                         "used_for": part,
                         "count": f"{fields} fields of {patients} patients, {nuclei} nuclei",
-                        "split": _SPLITS[recipe.split.by] + (f"; selection: {selected}" if selected else ""),
+                        "split": apart,
                     }
                 )
             )
-    terms = "Non-commercial use, after the terms of MoNuSeg (CC BY-NC-SA 4.0); TNBC: CC BY 4.0."
-    if "monuseg" not in recipe.sets:
-        terms = (
-            "CC BY 4.0, after the terms of TNBC."
-            if recipe.sets == ("tnbc",)
-            else "Those of the data's owners."
-        )
+    told = {
+        "monuseg": "Non-commercial use, after the terms of MoNuSeg (CC BY-NC-SA 4.0).",
+        "tnbc": "TNBC: CC BY 4.0.",
+    }
+    terms = " ".join(told.get(name, f"{name}: the terms of its owner.") for name in recipe.sets)
+    if network.name == "lite0" and network.weights == "imagenet":
+        terms += " Encoder weights: Apache-2.0."
     trained = sum(fields for fields, _, _ in counts["training"].values())
     limits = [
         "Kinds of nuclei are not told apart.",
@@ -429,9 +433,12 @@ def nuclei_card(
             else "."
         ),
         "Faint, overlapping and out-of-focus nuclei are missed or merged; in dense lymphocytes counts are low.",
-        "The training sets differ in how generously nuclei are outlined, so areas are uncertain by some percent.",
     ]
-    if "tnbc" in counts["test"]:
+    if len(counts["training"]) > 1:
+        limits.append(
+            "The training sets differ in how generously nuclei are outlined, so areas are uncertain by some percent."
+        )
+    if set(counts["test"]) == {"tnbc"}:
         limits.insert(1, "Scored on triple-negative breast carcinoma of one center scanned at ×40 only.")
     return Card(
         card_version=CARD_VERSION,  # type: ignore[arg-type]
@@ -450,7 +457,7 @@ def nuclei_card(
         else "Not calibrated; without a selection part the thresholds are the defaults.",
         pixel_mean=(pixels[0][0], pixels[0][1], pixels[0][2]),
         pixel_std=(pixels[1][0], pixels[1][1], pixels[1][2]),
-        terms=terms + (" Encoder weights: Apache-2.0." if network.name == "lite0" else ""),
+        terms=terms,
         intended_use=_USE,
         limits=tuple(limits),
         made_by=made_by,

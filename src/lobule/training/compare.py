@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from lobule.errors import ConfigurationError, LobuleError
-from lobule.training.loop import AUTO, Devices, read_curve
+from lobule.training.loop import AUTO, CurvePoint, Devices, read_curve
 from lobule.training.networks import count_parameters
-from lobule.training.nuclei import build_nuclei
+from lobule.training.nuclei import LOSS_SCORE, build_nuclei
 from lobule.training.recipe import NucleiRecipe, read_recipe
 from lobule.training.tower import evaluate, open_run, recipe_seed, train_run
 from lobule.whole_file import whole_file
@@ -24,22 +24,33 @@ __all__ = ["KASTURI_2022", "compare_recipes"]
 
 Say = Callable[[str], None]
 
-KASTURI_2022: dict[tuple[str, str], tuple[float, float, float, float, float, float]] = {
-    ("modified-unet", "none"): (0.662, 0.795, 0.821, 0.788, 0.936, 129.5),
-    ("resnet50", "none"): (0.588, 0.737, 0.743, 0.757, 0.922, 71.6),
-    ("resnet101", "none"): (0.574, 0.725, 0.756, 0.732, 0.916, 40.6),
-    ("resnext50_32x4d", "none"): (0.581, 0.731, 0.793, 0.708, 0.914, 75.9),
-    ("resnext101_32x8d", "none"): (0.571, 0.722, 0.818, 0.676, 0.907, 36.5),
-    ("densenet121", "none"): (0.594, 0.742, 0.812, 0.707, 0.912, 30.9),
-    ("densenet201", "none"): (0.610, 0.756, 0.791, 0.747, 0.921, 19.5),
-    ("resnet50", "imagenet"): (0.647, 0.783, 0.750, 0.833, 0.938, 72.8),
-    ("resnet101", "imagenet"): (0.648, 0.784, 0.815, 0.773, 0.932, 42.6),
-    ("resnext50_32x4d", "imagenet"): (0.649, 0.782, 0.799, 0.795, 0.932, 77.0),
-    ("resnext101_32x8d", "imagenet"): (0.660, 0.792, 0.793, 0.810, 0.938, 36.1),
-    ("densenet121", "imagenet"): (0.669, 0.800, 0.806, 0.806, 0.939, 32.2),
-    ("densenet201", "imagenet"): (0.662, 0.794, 0.785, 0.819, 0.938, 19.6),
+
+@dataclass(frozen=True)
+class Published:
+    """A row of Kasturi et al. 2022: losses (Table II), Jaccard, F1, recall, precision, accuracy and frames/s (III)."""
+
+    train_loss: float
+    valid_loss: float
+    measures: tuple[float, float, float, float, float]
+    frames_per_second: float
+
+
+KASTURI_2022: dict[tuple[str, str], Published] = {
+    ("modified-unet", "none"): Published(0.448, 0.486, (0.662, 0.795, 0.821, 0.788, 0.936), 129.5),
+    ("resnet50", "none"): Published(0.465, 0.604, (0.588, 0.737, 0.743, 0.757, 0.922), 71.6),
+    ("resnet101", "none"): Published(0.493, 0.622, (0.574, 0.725, 0.756, 0.732, 0.916), 40.6),
+    ("resnext50_32x4d", "none"): Published(0.480, 0.604, (0.581, 0.731, 0.793, 0.708, 0.914), 75.9),
+    ("resnext101_32x8d", "none"): Published(0.472, 0.629, (0.571, 0.722, 0.818, 0.676, 0.907), 36.5),
+    ("densenet121", "none"): Published(0.450, 0.537, (0.594, 0.742, 0.812, 0.707, 0.912), 30.9),
+    ("densenet201", "none"): Published(0.453, 0.590, (0.610, 0.756, 0.791, 0.747, 0.921), 19.5),
+    ("resnet50", "imagenet"): Published(0.322, 0.436, (0.647, 0.783, 0.750, 0.833, 0.938), 72.8),
+    ("resnet101", "imagenet"): Published(0.337, 0.455, (0.648, 0.784, 0.815, 0.773, 0.932), 42.6),
+    ("resnext50_32x4d", "imagenet"): Published(0.338, 0.436, (0.649, 0.782, 0.799, 0.795, 0.932), 77.0),
+    ("resnext101_32x8d", "imagenet"): Published(0.317, 0.441, (0.660, 0.792, 0.793, 0.810, 0.938), 36.1),
+    ("densenet121", "imagenet"): Published(0.359, 0.431, (0.669, 0.800, 0.806, 0.806, 0.939), 32.2),
+    ("densenet201", "imagenet"): Published(0.349, 0.433, (0.662, 0.794, 0.785, 0.819, 0.938), 19.6),
 }
-"""(encoder, weights) → Jaccard, F1, recall, precision, accuracy (Table II) and frames/s (Table III, RTX 3060)."""
+"""By encoder and weights."""
 
 _MEASURES = ("Jaccard", "F1", "recall", "precision", "accuracy")
 
@@ -52,7 +63,9 @@ class _Row:
     parameters: int | None
     scores: dict[str, list[float]]
     objects: dict[str, list[float]]
-    losses: list[float]
+    train_losses: list[float]
+    valid_losses: list[float]
+    runs: int
     steps: int
     frames_per_second: float | None
     missing: str = ""
@@ -93,7 +106,7 @@ def compare_recipes(
         for k in range(seeds):
             out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
             late = minutes is not None and time.monotonic() - began > minutes * 60
-            if missing or _scored(out) or data is None or late:
+            if missing or _scored(out, path, recipe, steps) or data is None or late:
                 continue
             say(f"{recipe.name}, seed {recipe_seed(recipe) + k}")
             try:
@@ -104,7 +117,7 @@ def compare_recipes(
             except LobuleError as error:
                 missing = str(error)
                 say(f"{recipe.name}: {error}")
-        rows.append(_row(recipe, work, seeds, sizes[path], missing))
+        rows.append(_row(path, recipe, work, seeds, steps, sizes[path], missing))
     with whole_file(table) as stream:
         stream.write(_markdown(rows, seeds).encode())
 
@@ -119,18 +132,42 @@ def _parameters(path: Path, recipe: NucleiRecipe) -> int | None:
         return None
 
 
-def _scored(out: Path) -> bool:
-    return (out / "evaluation-test" / "scores.json").is_file() and (out / "weights.pt").is_file()
+def _scored(out: Path, path: Path, recipe: NucleiRecipe, steps: int | None) -> bool:
+    """Whether a run of this recipe and of as many steps is done and scored.
+
+    Raises ConfigurationError where the folder holds another recipe's.
+    """
+    if not (out / "run.json").is_file():
+        return False
+    if (out / "recipe.toml").read_bytes() != path.read_bytes():
+        raise ConfigurationError(
+            "--work",
+            str(out),
+            f"it holds a run of another recipe than {path}; remove it or name another folder",
+        )
+    done = (out / "evaluation-test" / "scores.json").is_file() and (out / "weights.pt").is_file()
+    return done and open_run(out).steps == (recipe.loop.steps if steps is None else steps)
 
 
-def _row(recipe: NucleiRecipe, work: Path, seeds: int, parameters: int | None, missing: str) -> _Row:
+def _row(
+    path: Path,
+    recipe: NucleiRecipe,
+    work: Path,
+    seeds: int,
+    steps: int | None,
+    parameters: int | None,
+    missing: str,
+) -> _Row:
     scores: dict[str, list[float]] = {}
     objects: dict[str, list[float]] = {}
-    losses, steps, speed = [], 0, None
+    train_losses: list[float] = []
+    valid_losses: list[float] = []
+    runs, speed = 0, None
     for k in range(seeds):
         out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
-        if not _scored(out):
+        if not _scored(out, path, recipe, steps):
             continue
+        runs += 1
         values = {
             one["name"]: one["value"]
             for one in json.loads((out / "evaluation-test" / "scores.json").read_text("utf-8"))
@@ -139,11 +176,21 @@ def _row(recipe: NucleiRecipe, work: Path, seeds: int, parameters: int | None, m
             scores.setdefault(measure, []).append(values[f"pixel {measure}, mean of images"])
         for measure in ("AJI", "PQ"):
             objects.setdefault(measure, []).append(values[f"{measure}, mean of images"])
-        losses.append(read_curve(out)[-1].loss)
+        valid_losses.append(values[LOSS_SCORE])
+        if recipe.network.distance_weight == 0:
+            train_losses.append(_last_epoch(read_curve(out)))
         run = open_run(out)
-        steps = run.steps
-        speed = _frames_per_second(run.task(run.data).network()) if speed is None else speed
-    return _Row(recipe, parameters, scores, objects, losses, steps, speed, missing)
+        speed = _frames_per_second(run.task(run.data).network(started=False)) if speed is None else speed
+    total = recipe.loop.steps if steps is None else steps
+    return _Row(recipe, parameters, scores, objects, train_losses, valid_losses, runs, total, speed, missing)
+
+
+def _last_epoch(curve: Sequence[CurvePoint]) -> float:
+    """The mean loss of the last twentieth of the steps, as one epoch of the paper's twenty is."""
+    begun = [0, *(point.step for point in curve)]
+    last = 0.95 * curve[-1].step
+    spans = [max(0.0, point.step - max(last, start)) for start, point in zip(begun, curve, strict=False)]
+    return float(np.average([point.loss for point in curve], weights=spans))
 
 
 def _frames_per_second(network: torch.nn.Module) -> float:
@@ -161,46 +208,40 @@ def _frames_per_second(network: torch.nn.Module) -> float:
 
 def _markdown(rows: Sequence[_Row], seeds: int) -> str:
     head = [
-        "Test part, mean of images, threshold 0.5; medians over runs. In brackets: Kasturi et al. 2022, Tables II and",
-        "III (their frames/s on an RTX 3060; ours through torch on this machine's CPU, float32, 512² at a time).",
+        "Test part, mean of images, threshold 0.5; medians over runs. In brackets: Kasturi et al. 2022, Tables II",
+        "(losses) and III (their frames/s on an RTX 3060; ours through torch on this machine's CPU, float32, 512² at a",
+        "time). Train loss: of the last twentieth of the steps, left out where it holds a distance map's too; valid",
+        "loss: of the test part's fields.",
         "",
-        "| network | encoder weights | million numbers | steps | runs | train loss | Jaccard | F1 | recall | precision"
-        " | accuracy | AJI | PQ | frames/s |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| network | encoder weights | million numbers | steps | runs | train loss | valid loss | Jaccard | F1 | recall"
+        " | precision | accuracy | AJI | PQ | frames/s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    lines = []
-    for row in rows:
-        network = row.recipe.network
-        published = KASTURI_2022.get((network.name, network.weights))
-        name = network.name if published or network.name == "basic-unet" else f"{row.recipe.name}"
-        size = "" if row.parameters is None else f"{row.parameters / 1e6:.1f}"
-        runs = len(row.losses)
-        cells = [name, network.weights, size]
-        told = [f"({value:.3f})" for value in published[:5]] if published else [""] * 5
-        their_frames = f"({published[5]:g})" if published else ""
-        if not runs:
-            why = f"not run: {row.missing}" if row.missing else "not run"
-            lines.append("| " + " | ".join([*cells, "", why, "", *told, "", "", their_frames]) + " |")
-            continue
-        figures = [f"{median(row.scores[measure]):.3f}" for measure in _MEASURES]
-        if runs > 1:
-            jaccard = row.scores["Jaccard"]
-            figures[0] += f" [{min(jaccard):.3f}-{max(jaccard):.3f}]"
+    return "\n".join([*head, *(_line(row, seeds) for row in rows), ""])
+
+
+def _line(row: _Row, seeds: int) -> str:
+    network = row.recipe.network
+    published = KASTURI_2022.get((network.name, network.weights))
+    name = network.name if published or network.name == "basic-unet" else row.recipe.name
+    told = [""] * 8
+    if published is not None:
+        figures = (published.train_loss, published.valid_loss, *published.measures)
+        told = [*(f"({value:.3f})" for value in figures), f"({published.frames_per_second:g})"]
+    runs, steps, own, objects = "not run", "", [""] * 8, ["", ""]
+    if row.missing and not row.runs:
+        runs += f": {row.missing}"
+    if row.runs:
         assert row.frames_per_second is not None
-        lines.append(
-            "| "
-            + " | ".join(
-                [
-                    *cells,
-                    str(row.steps),
-                    f"{runs} of {seeds}",
-                    f"{median(row.losses):.3f}",
-                    *(f"{own} {paper}".strip() for own, paper in zip(figures, told, strict=False)),
-                    f"{median(row.objects['AJI']):.3f}",
-                    f"{median(row.objects['PQ']):.3f}",
-                    f"{row.frames_per_second:.2f} {their_frames}".strip(),
-                ]
-            )
-            + " |"
-        )
-    return "\n".join([*head, *lines, ""])
+        runs, steps = f"{row.runs} of {seeds}", str(row.steps)
+        figures_of = [row.train_losses, row.valid_losses, *(row.scores[measure] for measure in _MEASURES)]
+        own = [f"{median(values):.3f}" if values else "" for values in figures_of]
+        own.append(f"{row.frames_per_second:.2f}")
+        if row.runs > 1:
+            jaccard = row.scores["Jaccard"]
+            own[2] += f" [{min(jaccard):.3f}-{max(jaccard):.3f}]"
+        objects = [f"{median(row.objects[measure]):.3f}" for measure in ("AJI", "PQ")]
+    size = "" if row.parameters is None else f"{row.parameters / 1e6:.1f}"
+    beside = [f"{ours} {paper}".strip() for ours, paper in zip(own, told, strict=True)]
+    cells = [name, network.weights, size, steps, runs, *beside[:-1], *objects, beside[-1]]
+    return "| " + " | ".join(cells) + " |"

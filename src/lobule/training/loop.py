@@ -101,7 +101,7 @@ def fit(
         say(state.resumed)
     batches = _batches(draw, settings, start, total, fabric, devices.loaders)
     began = saved = time.monotonic()
-    running: list[float] = []
+    running = state.running
     looks = _looks(settings, total, check is not None)
     network.train()
     for step in range(start, total):
@@ -264,6 +264,8 @@ class _Progress:
         self.best: dict[str, torch.Tensor] | None = None
         self.lowest = float("inf")
         self.without_gain = 0
+        self.running: list[float] = []
+        """Losses of the steps since the curve's last point."""
         self.resumed = ""
 
     def resume(
@@ -287,6 +289,7 @@ class _Progress:
                 average[key].copy_(value)
             self.best, self.lowest = held["best"], held["lowest"]
             self.without_gain = held["without_gain"]
+            self.running.extend(held["running"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise ResultError(checkpoint, _FOREIGN) from error
         done = int(held["step"])
@@ -324,6 +327,7 @@ class _Progress:
             "best": self.best,
             "lowest": self.lowest,
             "without_gain": self.without_gain,
+            "running": list(self.running),
         }
         path = self._folder / "checkpoint.pt"
         try:

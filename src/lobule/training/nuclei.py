@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from lobule.errors import ConfigurationError
 from lobule.evaluation.instances import aji
-from lobule.evaluation.interval import Interval
+from lobule.evaluation.interval import Interval, bootstrap
 from lobule.evaluation.nuclei import ImageScores, object_intervals, pixel_intervals, score_image
 from lobule.evaluation.pixels import MaskCounts, count_mask
 from lobule.families.instances import Way, split
@@ -24,7 +24,7 @@ from lobule.training.export import SegmentGraph, export_graph
 from lobule.training.leakage import check_leakage
 from lobule.training.loop import Draw, seeded
 from lobule.training.networks import SegmentUNet
-from lobule.training.nuclei_images import AlgorithmOneSource, CropSource
+from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, whole_field
 from lobule.training.nuclei_sets import NucleiField, read_set
 from lobule.training.recipe import AlgorithmOneSettings, LoopSettings, NucleiNetwork, NucleiRecipe
 from lobule.training.robustness import Moved, measure_robustness
@@ -33,11 +33,13 @@ from lobule.training.splits import split_fields
 from lobule.training.task import Evaluation, Part
 from lobule.training.unets import EncoderUNet, PlainUNet, size_multiple
 
-__all__ = ["NucleiTask", "Predict", "build_nuclei", "nuclei_loss", "run_fields"]
+__all__ = ["LOSS_SCORE", "NucleiTask", "Predict", "build_nuclei", "nuclei_loss", "run_fields"]
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """An image (H, W, 3) uint8, sides as the network needs them → maps (M, H, W) in [0, 1]."""
 
+LOSS_SCORE = "loss (BCE + Dice), mean of images"
+"""The score that Kasturi et al. call validation loss (Table II)."""
 _LITE_DECODER = (96, 64, 32)
 _SPLIT_UM = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Heights of markers above the saddle that are tried for the watershed."""
@@ -88,6 +90,14 @@ def _run_whole(predict: Predict, pixels: NDArray[np.uint8], multiple: int) -> ND
     # an image smaller than what is mirrored is mirrored again and again
     grown = np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric")
     return predict(grown)[:, :height, :width]
+
+
+def _field_loss(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
+    """`nuclei_loss` of one field's nucleus map, from probabilities (H, W)."""
+    # a float32 that is 1 or 0 to the last place is not infinitely sure
+    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    cross = -np.log(np.where(truth, p, 1 - p)).mean()
+    return float(cross + 1 - (2 * p[truth].sum() + 1) / (p.sum() + truth.sum() + 1))
 
 
 class NucleiTask:
@@ -142,8 +152,11 @@ class NucleiTask:
                 out[part][name] = (len(own), len({field.patient for field in own}), nuclei)
         return out
 
-    def network(self) -> nn.Module:
-        return build_nuclei(self._recipe.network, self._beside)
+    def network(self, *, started: bool = True) -> nn.Module:
+        settings = self._recipe.network
+        return build_nuclei(
+            settings if started else settings.model_copy(update={"weights": "none"}), self._beside
+        )
 
     def source(self) -> Draw:
         images, maps, fields = self._recipe.images, self._recipe.network.maps, self.parts["training"]
@@ -160,9 +173,11 @@ class NucleiTask:
         fields = self.parts["selection"]
         if not fields:
             return None
-        # whole fields, as Algorithm 1's size: what the loss is on crops depends on how they are drawn
-        source = AlgorithmOneSource(fields, self._recipe.network.maps, 0)
-        batches = [_tensors(source.draw(k, 1)) for k in range(0, len(source), 3)]
+        # whole fields, as they are scored: what the loss is on crops depends on how they are drawn
+        network = self._recipe.network
+        batches = [
+            _tensors(whole_field(field, network.maps, size_multiple(network.name))) for field in fields
+        ]
 
         def loss(network: nn.Module) -> float:
             device = next(network.parameters()).device
@@ -271,6 +286,11 @@ class NucleiTask:
             _score(name, value, where, "probability above 0.5; bootstrap over fields")
             for name, value in pixel_intervals(images).items()
         ]
+        losses = np.array(
+            [_field_loss(one[0], field.instances > 0) for one, field in zip(maps, fields, strict=True)]
+        )
+        mean = bootstrap(lambda at: float(losses[at].mean()), len(losses))
+        scores.append(_score(LOSS_SCORE, mean, where, "bootstrap over fields"))
         own = self._recipe.network.split
         for way in (own, *(way for way in ways if way != own)):
             suffix = "" if way == own else f", {way}"
@@ -317,14 +337,13 @@ class NucleiTask:
         file = folder / "model.onnx"
         multiple = size_multiple(self._recipe.network.name)
         rng = np.random.default_rng(self._seed)
-        real = [field.pixels for field in self.parts["test"][:1]]
-        side = [(min(512, pixels.shape[0]) // multiple * multiple) for pixels in real]
+        real = [_corner(field.pixels, 512, multiple) for field in self.parts["test"][:1]]
         apart = export_graph(
             SegmentGraph(network),
             file,
             [
                 {"pixels": rng.integers(0, 256, (2, 256, 320, 3), dtype=np.uint8)},
-                *({"pixels": pixels[None, :n, :n]} for pixels, n in zip(real, side, strict=True)),
+                *({"pixels": pixels[None]} for pixels in real if pixels.size),
                 {"pixels": rng.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)},
             ],
             output="maps",
@@ -343,6 +362,12 @@ class NucleiTask:
         )
         found = self.score(self.graph_predictor(folder, card), thresholds, "test")
         return card.model_copy(update={"scores": found.scores})
+
+
+def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.uint8]:
+    """The upper left part, its sides multiples and at most so many pixels; empty where the image is smaller."""
+    height, width = (min(most, side) // multiple * multiple for side in pixels.shape[:2])
+    return pixels[:height, :width]
 
 
 _SETS = {"tnbc": "TNBC", "monuseg": "MoNuSeg"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from lobule.training.augment import augment_color, pale_tile, turn
 from lobule.training.nuclei_sets import NucleiField
 from lobule.training.recipe import CropSettings
 
-__all__ = ["AlgorithmOneSource", "CropSource", "distance_within"]
+__all__ = ["AlgorithmOneSource", "CropSource", "distance_within", "whole_field"]
 
 Pixels = NDArray[np.uint8]
 Targets = NDArray[np.float32]
@@ -31,6 +32,18 @@ def distance_within(instances: NDArray[np.int32]) -> NDArray[np.float32]:
         distance = ndimage.distance_transform_edt(np.pad(own, 1))[1:-1, 1:-1]
         out[box][own] = (distance / distance.max())[own]
     return out
+
+
+def whole_field(field: NucleiField, maps: int, multiple: int) -> tuple[Pixels, Targets]:
+    """One field as a batch, mirrored out to sides of a ``multiple``: (1, H, W, 3) uint8, (1, maps, H, W) float32."""
+    height, width = field.pixels.shape[:2]
+    beyond = ((0, -height % multiple), (0, -width % multiple))
+    own = [(field.instances > 0).astype(np.float32)]
+    if maps > 1:
+        own.append(distance_within(field.instances))
+    pixels = np.pad(field.pixels, (*beyond, (0, 0)), mode="symmetric")
+    targets = np.pad(np.stack(own), ((0, 0), *beyond), mode="symmetric")
+    return pixels[None], targets[None]
 
 
 class AlgorithmOneSource:
@@ -85,6 +98,7 @@ class CropSource:
             images = [field.pixels, ((field.instances > 0) * 255).astype(np.uint8)]
             if maps > 1:
                 images.append(np.rint(distance_within(field.instances) * 255).astype(np.uint8))
+            images = _at_least(images, math.ceil(settings.crop_px * settings.augment.scale[1]))
             self._sets.setdefault(field.source_set, []).append(images)
         if not self._sets:
             raise ConfigurationError("--data", "training fields", "there must be at least one")
@@ -112,7 +126,7 @@ class CropSource:
         low, high = self._settings.augment.scale
         height, width = images[0].shape[:2]
         scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        side = min(self._settings.crop_px * scale, height, width)
+        side = self._settings.crop_px * scale
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
         target = (self._settings.crop_px, self._settings.crop_px)
         return [
@@ -147,3 +161,10 @@ class CropSource:
         small = round(side / rng.uniform(1.0, self._settings.soften))
         down = Image.fromarray(pixels).resize((small, small), Image.Resampling.BOX)
         return np.asarray(down.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def _at_least(images: list[NDArray[np.uint8]], side: int) -> list[NDArray[np.uint8]]:
+    """The images mirrored out to ``side`` px where they are smaller: a crop stretched to its size has another scale."""
+    height, width = images[0].shape[:2]
+    beyond = ((0, max(0, side - height)), (0, max(0, side - width)))
+    return [np.pad(image, (*beyond, (0, 0))[: image.ndim], mode="symmetric") for image in images]

@@ -182,6 +182,8 @@ class NucleiNetwork(_Strict):
             raise ValueError("split 'learned' needs a distance_weight above 0, the others have none")
         if self.weights != "none" and self.name in ("basic-unet", "modified-unet"):
             raise ValueError(f'there are no weights for {self.name} to start from: weights = "none"')
+        if self.weights not in ("none", "imagenet") and self.name == "lite0":
+            raise ValueError('lite0 starts from weights = "none" or "imagenet", not from a file')
         return self
 
     @property

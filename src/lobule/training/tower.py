@@ -71,7 +71,7 @@ class Run:
                 "run", str(self.folder), "it is not done; the same lobule train command goes on"
             )
         held = read_state(weights)
-        network = task.network()
+        network = task.network(started=False)
         try:
             network.load_state_dict(held)
         except (RuntimeError, TypeError) as error:
