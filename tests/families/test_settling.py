@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lobule.families.ownership import settled
+from lobule.families.ownership import COVERED, SAME, SPARE_UM, settled
 
 
 def settle(rows: list[tuple[float, float, float, int, bool]]) -> list[bool]:
@@ -29,6 +29,13 @@ def test_one_nucleus_that_two_tiles_own_stays_with_the_first() -> None:
 
 def test_one_nucleus_that_each_of_two_tiles_leaves_to_the_other_is_kept_once() -> None:
     assert settle([(10.1, 5, 3, 0, True), (9.9, 5, 3, 1, True)]) == [True, False]
+
+
+def test_a_place_that_several_have_as_spare_is_kept_once() -> None:
+    """By the first tile of those that have it: of two halves, of three tiles, of three of which two lie far apart."""
+    assert settle([(10, 5, 4, 0, True), (9.2, 5, 3, 1, True), (10.8, 5, 3, 1, True)]) == [True, False, False]
+    assert settle([(10, 5, 3, 0, True), (10.1, 5, 3, 1, True), (9.9, 5, 3, 2, True)]) == [True, False, False]
+    assert settle([(9, 5, 3, 0, True), (10.2, 5, 3, 1, True), (11.4, 5, 3, 2, True)]) == [True, False, False]
 
 
 def test_a_spare_nucleus_that_its_owner_does_not_see_is_dropped() -> None:
@@ -78,5 +85,17 @@ def test_the_order_of_tiles_does_not_matter_and_the_result_is_settled(seed: int,
     numbers = [k for tile in tiles for k in range(count) if rows[k][3] == tile]
     again = settle([rows[k] for k in numbers])
     assert [again[numbers.index(k)] for k in range(count)] == found
+    # where two tiles left a nucleus to each other, one stays
+    for k, one in enumerate(rows):
+        for other in rows[k + 1 :]:
+            apart = float(np.hypot(one[0] - other[0], one[1] - other[1]))
+            same = apart < min(SPARE_UM, SAME * min(one[2], other[2]))
+            if one[4] and other[4] and one[3] != other[3] and same:
+                gaps = (
+                    np.hypot(one[0] - row[0], one[1] - row[1]) / (one[2] + row[2])
+                    for row, stays in zip(rows, found, strict=True)
+                    if stays
+                )
+                assert min(gaps, default=1) < COVERED
     kept = [row for row, stays in zip(rows, found, strict=True) if stays]
     assert all(settle([(*row[:4], False) for row in kept]))

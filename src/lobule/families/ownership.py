@@ -47,6 +47,8 @@ def settled(
 
     tree, largest = cKDTree(centers_um), float(radius_um.max())
     for first, _ in left:
+        if stays[first]:
+            continue
         around = tree.query_ball_point(centers_um[first], COVERED * (float(radius_um[first]) + largest))
         others = np.asarray(around, np.intp)
         others = others[stays[others]]
