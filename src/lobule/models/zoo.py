@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lobule.errors import UnknownModelError, WeightsDigestError, WeightsNotFoundError
+from lobule.errors import CardError, UnknownModelError, WeightsDigestError, WeightsNotFoundError
 from lobule.models.card import Card, Graph, read_card
+from lobule.models.external_data import has_external_data
 
 __all__ = ["Model", "load_model", "select_models", "shipped_models"]
 
@@ -38,11 +39,6 @@ def _folder_of(own: Path, borrowed: str | None) -> Path:
     return own if borrowed is None else _ZOO / borrowed
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _missing(path: Path) -> bool:
     """Whether no file lies there. Of one that cannot be looked at that is not known: who reads it learns why."""
     try:
@@ -54,7 +50,7 @@ def _missing(path: Path) -> bool:
 
 
 def load_model(folder: Path) -> Model:
-    """Reads a model folder (``card.json`` and its ONNX files) and checks every digest.
+    """Reads a model folder (``card.json`` and its ONNX files); checks every digest, and that it covers the weights.
 
     Raises UnknownModelError, CardError, WeightsNotFoundError, WeightsDigestError.
     """
@@ -69,18 +65,25 @@ def load_model(folder: Path) -> Model:
         if _missing(path):
             raise WeightsNotFoundError(card.name, f"{path} is missing; the card names it as {what}")
         try:
-            found = _sha256(path)
+            content = path.read_bytes()
         except OSError as error:
             raise WeightsNotFoundError(
                 card.name, f"{path} cannot be read: {error.strerror or error}; check who may read it"
             ) from error
+        found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise WeightsDigestError(
                 card.name,
                 f"{path} is not the file the card describes (sha256 {found[:12]}…, card {sha256[:12]}…): "
                 "truncated, changed or of another version; copy the model folder again",
             )
-    return Model(folder, card, _sha256(card_path))
+        if has_external_data(content):
+            raise CardError(
+                card.name,
+                f"{path} keeps weights in another file, which no digest covers; save it as one file: "
+                f"onnx.save(onnx.load({path.name!r}), {path.name!r}), and its new sha256 in the card",
+            )
+    return Model(folder, card, hashlib.sha256(card_path.read_bytes()).hexdigest())
 
 
 def shipped_models() -> dict[str, Path]:
