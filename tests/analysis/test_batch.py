@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +20,13 @@ import numpy as np
 import pytest
 from painted_slides import paint, write_slide
 
+from lobule.analysis import batch
 from lobule.analysis.batch import Outcome, analyze_slides, slide_ids
+from lobule.analysis.checking import check_slides
 from lobule.analysis.options import Options
-from lobule.errors import ResultWriteError
-from lobule.progress import QuietReporter
+from lobule.errors import ConfigurationError, ModelOutputError, ResultWriteError
+from lobule.geometry import Mpp
+from lobule.progress import LineReporter, QuietReporter
 
 RUN = [sys.executable, "-c", "from lobule.cli import main; main()", "analyze"]
 
@@ -230,3 +235,211 @@ def test_a_second_run_on_the_same_results_is_refused_while_the_first_runs(
         outcome = _analyze([painted], tmp_path, models)[0]
     assert outcome.status == "failed"
     assert "another run is writing these results" in outcome.reason
+
+
+def _words(slides: list[Path], out: Path, models: Path, **choices: Any) -> tuple[tuple[Outcome, ...], str]:
+    """The outcomes and what was said."""
+    said = io.StringIO()
+    options = Options(models=(str(models),), **{"only": ("tumor",), **choices})
+    outcomes = analyze_slides(slides, out, options, mpp=None, reporter=LineReporter(said))
+    return outcomes, said.getvalue()
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with (out / "summary.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def namesakes(tmp_path: Path) -> tuple[Path, Path]:
+    """Two slides of one name in two folders."""
+    paths = []
+    for folder, side in (("x", 500), ("y", 600)):
+        (tmp_path / folder).mkdir()
+        paths.append(
+            write_slide(tmp_path / folder / "f.tif", paint((900, 800), [(200, 200, side, side)]), levels=1)
+        )
+    return paths[0], paths[1]
+
+
+def test_a_second_slide_of_the_same_name_leaves_the_first_ones_results(
+    namesakes: tuple[Path, Path], models: Path, tmp_path: Path
+) -> None:
+    first, second = namesakes
+    out = tmp_path / "out"
+    _words([first], out, models)
+    kept = _digests(out / "f")
+    outcomes, said = _words([second], out, models)
+    assert _digests(out / "f") == kept
+    (outcome,) = outcomes
+    assert outcome.status == "done" and outcome.findings is not None and outcome.folder is not None
+    assert outcome.slide_id == outcome.folder.name == f"f-{outcome.findings.slide.identity[:8]}"
+    assert f"{second}: {out / 'f'} holds another slide of that name" in said
+    assert [row["results"] for row in _rows(out)] == ["f", outcome.slide_id]
+    assert [_words([slide], out, models)[0][0].status for slide in namesakes] == ["unchanged"] * 2
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_slide_that_has_results_keeps_their_folder_beside_a_namesake(
+    order: tuple[int, int], namesakes: tuple[Path, Path], models: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    _words([namesakes[0]], out, models)
+    outcomes, _ = _words([namesakes[number] for number in order], out, models)
+    status = {outcome.slide: outcome.status for outcome in outcomes}
+    assert status == {namesakes[0]: "unchanged", namesakes[1]: "done"}
+    assert len(_rows(out)) == 2
+    again, _ = _words([namesakes[1]], out, models)
+    assert again[0].status == "unchanged" and len(_rows(out)) == 2
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_the_results_of_its_namesake(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    _words([painted], out, models)
+    (tmp_path / painted.name).write_text("no slide")
+    _words([tmp_path / painted.name], out, models)
+    assert [row["status"] for row in _rows(out)] == ["done", "failed"]
+
+
+def test_results_that_a_rerun_replaces_and_removes_are_named(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    _words([painted], tmp_path, models, only=("tumor", "nuclei"), nuclei_tiles=2)
+    _, said = _words([painted], tmp_path, models)
+    assert "were made with other options" in said and "will be replaced" in said
+    assert "painted: removed, since this run does not make them: nuclei.csv.gz, nuclei.geojson.gz" in said
+    assert "replaced" not in _words([painted], tmp_path, models)[1]
+
+
+@pytest.mark.parametrize("damaged", ["regions.geojson", "heatmap.ome.tif", "report.html"])
+def test_a_damaged_file_of_the_same_size_is_made_again(
+    damaged: str, painted: Path, models: Path, tmp_path: Path
+) -> None:
+    _words([painted], tmp_path, models)
+    whole = _digests(tmp_path)
+    path = tmp_path / "painted" / damaged
+    path.write_bytes(b"" if damaged == "report.html" else bytes(path.stat().st_size))
+    outcomes, said = _words([painted], tmp_path, models)
+    assert outcomes[0].status == "done" and "lost or changed; they are made again" in said
+    assert _digests(tmp_path) == whole and path.stat().st_size > 0
+
+
+def test_a_slide_that_needs_more_than_max_ram_leaves_the_others_done(
+    painted: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so much an overview pixel that the painted slide's overview is beyond the bound and the small one's is not
+    monkeypatch.setattr("lobule.analysis.memory.BYTES_PER_OVERVIEW_PIXEL", 600)
+    small = write_slide(
+        tmp_path / "small.tif", paint((500, 400), [(200, 200, 300, 300)], margin=32), levels=1
+    )
+    outcomes, said = _words([painted, small], tmp_path / "out", models, max_ram_bytes=400_000_000)
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert "painted: failed at analyze: --max-ram: '400M' is not possible here; this slide" in said
+    assert [row["status"] for row in _rows(tmp_path / "out")] == ["failed", "done"]
+    assert not (tmp_path / "out" / "painted").exists()
+
+
+def test_a_max_ram_in_which_no_slide_fits_ends_the_run_before_the_first(
+    painted: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lobule.analysis.memory.BASE_BYTES", 500_000_000)
+    with pytest.raises(ConfigurationError, match="one worker needs about 5"):
+        _words([painted], tmp_path / "out", models, max_ram_bytes=400_000_000)
+    assert not (tmp_path / "out" / "painted").exists()
+
+
+def test_a_summary_that_cannot_be_written_leaves_the_slides_done_and_is_tried_again(
+    namesakes: tuple[Path, Path], models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[Path] = []
+    write = batch.write_summary
+
+    def fail_first(path: Path, rows: Any) -> None:
+        tries.append(path)
+        if len(tries) == 1:
+            raise ResultWriteError(path, "cannot be written: no room")
+        write(path, rows)
+
+    monkeypatch.setattr(batch, "write_summary", fail_first)
+    outcomes, said = _words(list(namesakes), tmp_path / "out", models)
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+    assert "no room; it is tried again" in said and len(_rows(tmp_path / "out")) == 2
+
+
+def test_a_summary_that_still_cannot_be_written_at_the_end_is_an_error_after_every_slide(
+    namesakes: tuple[Path, Path], models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "summary.csv" / "in the way").mkdir(parents=True)
+    seen: list[Outcome] = []
+    with pytest.raises(ResultWriteError, match=r"summary\.csv: cannot be written"):
+        analyze_slides(
+            namesakes,
+            tmp_path / "out",
+            Options(models=(str(models),), only=("tumor",)),
+            mpp=None,
+            reporter=QuietReporter(),
+            each=seen.append,
+        )
+    assert [outcome.status for outcome in seen] == ["done", "done"]
+
+
+def _misdescribe(folder: Path) -> None:
+    """Gives the output of a model's graph a name that the graph does not know; the digests stay right."""
+    card = json.loads((folder / "card.json").read_text())
+    card["graphs"][0]["outputs"][0]["name"] = "elsewhere"
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("wrong", ["redness", "darkness"])
+def test_a_graph_that_is_not_as_its_card_says_ends_the_run_with_one_error(
+    wrong: str, namesakes: tuple[Path, Path], models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    _misdescribe(tmp_path / "models" / wrong)
+    seen: list[Outcome] = []
+    with pytest.raises(ModelOutputError, match=f"model {wrong}: "):
+        analyze_slides(
+            namesakes,
+            tmp_path / "out",
+            Options(models=(str(tmp_path / "models"),)),
+            mpp=None,
+            reporter=QuietReporter(),
+            each=seen.append,
+        )
+    assert not seen
+
+
+def test_a_nuclei_graph_that_cannot_be_loaded_is_found_before_the_first_tumor_tile(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    from lobule.analysis.networks import equip
+
+    shutil.copytree(models, tmp_path / "models")
+    _misdescribe(tmp_path / "models" / "darkness")
+    options = Options(models=(str(tmp_path / "models"),))
+    equipment = equip(options)
+    deadline = time.monotonic() + 60
+    while equipment.networks.failure() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(ModelOutputError, match="model darkness: "):
+        analyze_slides(
+            [painted], tmp_path / "out", options, mpp=None, reporter=QuietReporter(), equipment=equipment
+        )
+    assert not (tmp_path / "out" / "painted").exists()
+
+
+def test_a_slide_that_the_table_of_mpp_lacks_is_told_so(models: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(paint((600, 500), [], margin=20)).save(tmp_path / "field.png")
+    said = "the table given with --mpp has no row for field.png"
+    options = Options(models=(str(models),), only=("tumor",))
+    table = {"other.png": Mpp(0.5, 0.5)}
+    (outcome,) = analyze_slides(
+        [tmp_path / "field.png"], tmp_path / "out", options, mpp=table, reporter=QuietReporter()
+    )
+    assert said in outcome.reason
+    (checked,) = check_slides([tmp_path / "field.png"], options, table)
+    assert said in checked.problems[0]

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lobule.analysis.files import FINDINGS, finished
+from lobule.analysis.files import FINDINGS, are_whole, results_in, writing
+from lobule.analysis.given_mpp import open_with_mpp
+from lobule.analysis.memory import fit_workers
 from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
 from lobule.analysis.single import Result, prepare, run_stages
@@ -21,7 +23,6 @@ from lobule.findings.schema import Findings
 from lobule.geometry import Mpp
 from lobule.progress import Reporter
 from lobule.provenance import slide_identity
-from lobule.slides import open_slide
 
 __all__ = ["Outcome", "analyze_slides", "slide_ids"]
 
@@ -31,7 +32,7 @@ WORK = ".lobule"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one slide. ``folder`` holds the results where there are any."""
+    """What became of one slide. ``folder`` holds the results where there are any, under the name ``slide_id``."""
 
     slide: Path
     slide_id: str
@@ -43,10 +44,11 @@ class Outcome:
 
 
 def slide_ids(slides: Sequence[Path]) -> dict[Path, str]:
-    """Slide → results folder name: the file's name without its ending, made unique where two collide.
+    """Slide → name for its results: the file's name without its ending, made unique where two collide.
 
     Colliding slides get the first digits of their content's digest (of the path's where they cannot be read),
-    so a slide's name depends on neither the order nor on which others failed.
+    so a slide's name depends on neither the order nor on which others failed. What lies in the results folder
+    has the last word: see `_place`.
     """
     by_stem = defaultdict(list)
     for slide in dict.fromkeys(slides):
@@ -93,14 +95,16 @@ def analyze_slides(
     mpp: Mpp | Mapping[str, Mpp] | None,
     reporter: Reporter,
     after: Callable[[Result], None] | None = None,
+    each: Callable[[Outcome], object] | None = None,
     equipment: Equipment | None = None,
 ) -> tuple[Outcome, ...]:
     """Analyzes every slide into ``out`` and writes ``out/summary.csv`` after each.
 
     ``equipment`` is made of the options where none is given; its networks are freed at the end.
-    ``after`` is called with each result once it is written, its slide still open.
+    ``after`` is called with each result once it is written, its slide still open; ``each`` with each outcome.
     ``mpp`` is one for all slides, or a table by file name (with or without its ending); None: as the files say.
-    Raises ModelError or ConfigurationError at once where nothing could be done for any slide.
+    Raises ModelError or ConfigurationError at once where nothing could be done for any slide, and ResultWriteError
+    where ``out`` cannot be made or, with every slide tried, summary.csv could still not be written.
     """
     options.deterministic()  # a mask that cannot be read stops the run before its first slide
     try:
@@ -110,19 +114,45 @@ def analyze_slides(
     outcomes: list[Outcome] = []
     ids = slide_ids(slides)
     equipment = equip(options) if equipment is None else equipment
+    unwritten = False
     with equipment.networks:
+        fit_workers(options, equipment.models.values(), 0)
         for number, (slide, slide_id) in enumerate(ids.items(), 1):
             reporter.say(f"[{number}/{len(ids)}] {slide.name}")
             outcome = _attempt(slide, slide_id, out, options, equipment, mpp, reporter, after)
             outcomes.append(outcome)
+            if each is not None:
+                each(outcome)
             if outcome.status == "failed":
-                reporter.say(f"{slide_id}: failed at {outcome.stage}: {outcome.reason}")
+                reporter.say(f"{outcome.slide_id}: failed at {outcome.stage}: {outcome.reason}")
             elif outcome.status == "unchanged":
-                reporter.say(f"{slide_id}: already done, nothing changed: {outcome.folder}")
+                reporter.say(f"{outcome.slide_id}: already done, nothing changed: {outcome.folder}")
             else:
-                reporter.say(f"{slide_id}: done: {outcome.folder}")
-            _write_summary(out, outcomes)
+                reporter.say(f"{outcome.slide_id}: done: {outcome.folder}")
+            try:
+                _write_summary(out, outcomes)
+                unwritten = False
+            except ResultWriteError as error:
+                unwritten = True
+                reporter.say(f"{error}; it is tried again after the next slide and at the end")
+    if unwritten:
+        _write_summary(out, outcomes)
     return tuple(outcomes)
+
+
+def _place(out: Path, path: Path, wanted: str, identity: str) -> tuple[str, Findings | None]:
+    """(name of the folder in ``out`` for a slide's results, what it holds of this very slide).
+
+    A slide that has results keeps their folder, whichever others are named beside it this time. One that has none
+    gets the folder that is ``wanted``, unless another slide's results lie there: then its digest is added.
+    """
+    stem = _stem(path)
+    free = (wanted, f"{stem}-{identity[:8]}", f"{stem}-{identity}")
+    held = {name: results_in(out / name) for name in (*free, stem)}
+    for name, found in held.items():
+        if found is not None and found.slide.identity == identity:
+            return name, found
+    return next(name for name in free if held[name] is None), None
 
 
 def _attempt(
@@ -137,13 +167,24 @@ def _attempt(
 ) -> Outcome:
     stage = "open"
     try:
-        given = mpp if mpp is None or isinstance(mpp, Mpp) else mpp.get(path.name) or mpp.get(path.stem)
-        with open_slide(path, mpp=given, mpp_source="option" if isinstance(mpp, Mpp) else "csv") as slide:
+        with open_with_mpp(path, mpp) as slide:
             stage = "prepare"
             prepared = prepare(slide, slide_id, options, equipment.models)
+            wanted = slide_id
+            slide_id, earlier = _place(out, path, wanted, prepared.identity.sha256)
+            if slide_id != wanted:
+                prepared = prepare(slide, slide_id, options, equipment.models)
+                if earlier is None:
+                    other = f"{out / wanted} holds another slide of that name"
+                    reporter.say(f"{path}: {other}; the results of this one go to {slide_id}")
             folder = out / slide_id
-            if (found := finished(folder, prepared.plan_sha256)) is not None:
-                return Outcome(path, slide_id, "unchanged", "", "", folder, found)
+            if earlier is not None and earlier.plan_sha256 != prepared.plan_sha256:
+                made = "made with other options, models or another version of lobule"
+                reporter.say(f"{slide_id}: the results in {folder} were {made}; they will be replaced")
+            elif earlier is not None and are_whole(folder, earlier):
+                return Outcome(path, slide_id, "unchanged", "", "", folder, earlier)
+            elif earlier is not None:
+                reporter.say(f"{slide_id}: files in {folder} are lost or changed; they are made again")
             stage = "analyze"
             fresh = not folder.exists()
             try:
@@ -163,11 +204,15 @@ def _attempt(
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
             findings = Findings.model_validate_json((folder / FINDINGS).read_bytes())
+            _say_what_went(folder, earlier, findings, reporter)
         return Outcome(path, slide_id, "done", "", "", folder, findings)
-    except ConfigurationError:
-        # the same for every slide: the run as a whole cannot go on
-        raise
     except LobuleError as error:
+        if (failure := equipment.networks.failure()) is not None:
+            # no slide can be done without that network: one line now, not one for each of them
+            raise failure from error
+        if isinstance(error, ConfigurationError) and error.option != "--max-ram":
+            # the same for every slide, while the memory that is needed depends on the slide
+            raise
         return Outcome(path, slide_id, "failed", stage, str(error), None, None)
     except Exception as error:
         # the one place for what nobody foresaw: the slide is named, the others go on
@@ -175,24 +220,32 @@ def _attempt(
         return Outcome(path, slide_id, "failed", stage, reason, None, None)
 
 
+def _say_what_went(folder: Path, earlier: Findings | None, now: Findings, reporter: Reporter) -> None:
+    """Names the files of earlier results that the new ones are without."""
+    before = () if earlier is None else earlier.files
+    if gone := {file.name for file in before} - {file.name for file in now.files}:
+        reporter.say(f"{folder.name}: removed, since this run does not make them: {', '.join(sorted(gone))}")
+
+
 def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """All slides whose results lie in ``out``, and this run's failures, by slide id."""
-    rows = {}
-    for path in out.glob(f"*/{FINDINGS}"):
-        try:
-            rows[path.parent.name] = _row(Findings.model_validate_json(path.read_bytes()), path.parent.name)
-        except (OSError, ValueError):
-            continue
+    """All slides whose results lie in ``out``, and this run's failures, by slide id. Raises ResultWriteError."""
+    rows: dict[tuple[str, str], dict[str, object]] = {}
+    with writing(out / "summary.csv"):
+        for path in out.glob(f"*/{FINDINGS}"):
+            if (found := results_in(path.parent)) is not None:
+                rows[path.parent.name, ""] = _row(found, path.parent.name)
     for outcome in outcomes:
         if outcome.status == "failed":
-            rows[outcome.slide_id] = {
+            # a file that was not read may be another slide than the one whose results lie under its name
+            unread = outcome.stage in ("open", "prepare")
+            rows[outcome.slide_id, str(outcome.slide) if unread else ""] = {
                 "slide": outcome.slide_id,
                 "file": outcome.slide.name,
                 "status": "failed",
                 "stage": outcome.stage,
                 "reason": outcome.reason,
             }
-    write_summary(out / "summary.csv", [rows[slide_id] for slide_id in sorted(rows)])
+    write_summary(out / "summary.csv", [rows[key] for key in sorted(rows)])
 
 
 def _row(findings: Findings, folder: str) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lobule.analysis.clock import Clock
+from lobule.analysis.given_mpp import open_with_mpp
 from lobule.analysis.memory import estimate_bytes
 from lobule.analysis.networks import precision_of
 from lobule.analysis.options import Options
@@ -19,7 +20,7 @@ from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.zoo import Model, select_models
 from lobule.provenance import slide_identity
 from lobule.runtimes import choose_runtime, open_runtime
-from lobule.slides import Slide, open_slide, read_region, require_mpp, working_frame
+from lobule.slides import Slide, read_region, require_mpp, working_frame
 from lobule.tiles import TileGrid, select
 
 __all__ = ["Checked", "Costs", "check_slides", "measure_costs"]
@@ -90,8 +91,7 @@ def _check(
     known: dict[str, Path],
 ) -> Checked:
     try:
-        given = mpp if mpp is None or isinstance(mpp, Mpp) else mpp.get(path.name) or mpp.get(path.stem)
-        with open_slide(path, mpp=given, mpp_source="option" if isinstance(mpp, Mpp) else "csv") as slide:
+        with open_with_mpp(path, mpp) as slide:
             remarks = list(slide.properties.warnings)
             identity = slide_identity(slide.files()).sha256
             if identity in known:

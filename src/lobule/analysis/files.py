@@ -23,7 +23,7 @@ from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSam
 from lobule.slides import read_region
 from lobule.whole_file import whole_file
 
-__all__ = ["FINDINGS", "finished", "write_result"]
+__all__ = ["FINDINGS", "are_whole", "results_in", "write_result", "writing"]
 
 FINDINGS = "findings.json"
 _TABLES = {
@@ -56,13 +56,14 @@ def _digest(path: Path) -> OutputFile:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing ``path`` into ResultWriteError."""
     try:
         yield
     except OSError as error:
         if isinstance(error, ResultWriteError):
             raise
-        raise ResultWriteError(folder, f"cannot be written: {error.strerror or error}") from error
+        raise ResultWriteError(path, f"cannot be written: {error.strerror or error}") from error
 
 
 def write_result(result: Result, folder: Path) -> Path:
@@ -70,14 +71,14 @@ def write_result(result: Result, folder: Path) -> Path:
 
     The report's own digest is not among the files, since it shows the run's seconds; it is written before.
     """
-    with _writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINDINGS).unlink(missing_ok=True)
         for part in folder.glob(".*.part"):
             part.unlink()
     frame, slide_id = result.frame, result.slide_id
     files = []
-    with result.clock.stage("write"), _writing(folder):
+    with result.clock.stage("write"), writing(folder):
         if result.tumor is not None:
             maps = [("tumor probability, patch classifier", result.tumor.heatmap)]
             if result.tumor.refined is not None:
@@ -95,7 +96,7 @@ def write_result(result: Result, folder: Path) -> Path:
         for stale in _WRITTEN - set(files):
             (folder / stale).unlink(missing_ok=True)
     findings = result.findings([_digest(folder / name) for name in files])
-    with result.clock.stage("report"), _writing(folder):
+    with result.clock.stage("report"), writing(folder):
         write_report(folder / "report.html", findings, _evidence(result))
         text = json.dumps(findings.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
         with whole_file(folder / FINDINGS) as stream:
@@ -103,15 +104,21 @@ def write_result(result: Result, folder: Path) -> Path:
     return folder
 
 
-def finished(folder: Path, plan_sha256: str) -> Findings | None:
-    """The findings of a finished run of this very plan whose files are all there, else None."""
+def results_in(folder: Path) -> Findings | None:
+    """The findings of the results in ``folder``; None where there are none that can be read."""
     try:
-        findings = Findings.model_validate_json((folder / FINDINGS).read_bytes())
-        whole = all((folder / file.name).stat().st_size == file.size_bytes for file in findings.files)
+        return Findings.model_validate_json((folder / FINDINGS).read_bytes())
     except (OSError, ValueError):
         return None
-    there = whole and (folder / "report.html").is_file()
-    return findings if there and findings.plan_sha256 == plan_sha256 else None
+
+
+def are_whole(folder: Path, findings: Findings) -> bool:
+    """Whether every file is there as the findings say, byte for byte, and the report is not empty."""
+    try:
+        there = (folder / "report.html").stat().st_size > 0
+        return there and all(_digest(folder / file.name) == file for file in findings.files)
+    except OSError:
+        return False
 
 
 def _evidence(result: Result) -> Evidence:

@@ -31,7 +31,10 @@ def estimate_bytes(models: Iterable[Model], workers: int, overview_px: int) -> i
 
 
 def fit_workers(options: Options, models: Iterable[Model], overview_px: int) -> int:
-    """As many of the asked workers as ``max_ram_bytes`` admits. Raises ConfigurationError if not even one fits."""
+    """As many of the asked workers as ``max_ram_bytes`` admits; ``overview_px`` is 0 for no slide in particular.
+
+    Raises ConfigurationError if not even one fits.
+    """
     workers, models = options.worker_count, list(models)
     if options.max_ram_bytes is None:
         return workers
@@ -39,10 +42,9 @@ def fit_workers(options: Options, models: Iterable[Model], overview_px: int) -> 
         workers -= 1
     needed = estimate_bytes(models, workers, overview_px)
     if needed > options.max_ram_bytes:
+        who = "this slide and one worker of these models need" if overview_px else "one worker needs"
         raise ConfigurationError(
-            "--max-ram",
-            f"{options.max_ram_bytes // 1_000_000}M",
-            f"this slide and one worker of these models need about {needed // 1_000_000}M",
+            "--max-ram", f"{options.max_ram_bytes // 1_000_000}M", f"{who} about {needed // 1_000_000}M"
         )
     return workers
 

@@ -59,7 +59,12 @@ class Networks:
         self._open: dict[tuple[str, str, int], Future[Runtime]] = {}
 
     def start(self, model: Model, role: str, workers: int) -> None:
-        """Begins to load the model's graph of that role for so many threads, if that was not done before."""
+        """Begins to load the model's graph of that role for so many threads, if that was not done before.
+
+        Raises what `failure` knows of: a run that lacks one of its networks need not begin to wait for others.
+        """
+        if (failure := self.failure()) is not None:
+            raise failure
         key = (model.card_sha256, role, workers)
         if key not in self._open:
             self._open[key] = self._pool.submit(self._load, model, role, workers)
@@ -68,6 +73,15 @@ class Networks:
         """The loaded graph. Raises ModelOutputError, ConfigurationError."""
         self.start(model, role, workers)
         return self._open[model.card_sha256, role, workers].result()
+
+    def failure(self) -> LobuleError | None:
+        """Why a graph could not be loaded, where that has shown by now. It is the same for every slide."""
+        for loading in self._open.values():
+            if loading.done() and not loading.cancelled():
+                error = loading.exception()
+                if isinstance(error, LobuleError):
+                    return error
+        return None
 
     def release(self, model: Model, role: str, workers: int) -> None:
         """Frees one graph; asked for again, it is loaded anew."""
@@ -118,6 +132,9 @@ class Equipment:
 def equip(options: Options) -> Equipment:
     """Chooses and checks the models and begins to load what the first slide's tiles will go through.
 
+    The nuclei network follows the tumor networks in the thread that loads them: one that cannot be loaded shows
+    while tissue is looked for, not after the first slide's tumor stage.
+
     Raises ModelError, ConfigurationError, MissingDependencyError.
     """
     models = select_models(options.models, thorough=options.thorough)
@@ -129,9 +146,10 @@ def equip(options: Options) -> Equipment:
             )  # says what cannot be had, before any slide
     networks = Networks(runtime, options.precision)
     wanted = "tumor" in options.only and "tumor" in models and options.specimen == "breast"
-    # with a bound on memory the number of workers depends on the slide
-    if wanted and options.max_ram_bytes is None:
+    if options.max_ram_bytes is not None:
+        return Equipment(models, networks)  # the number of workers depends on the slide
+    if wanted:
         start_tumor_networks(networks, models["tumor"], options.worker_count, thorough=options.thorough)
-    elif "nuclei" in options.only and "nuclei" in models and options.max_ram_bytes is None:
+    if "nuclei" in options.only and "nuclei" in models:
         networks.start(models["nuclei"], "segment", options.worker_count)
     return Equipment(models, networks)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import click
 from lobule.geometry import Mpp
 
 if TYPE_CHECKING:
+    from lobule.analysis.batch import Outcome
     from lobule.analysis.single import Result
 
 __all__ = ["analyze", "existing_slides", "parse_bytes", "parse_mpp", "parse_nuclei"]
@@ -28,13 +31,16 @@ def parse_nuclei(text: str) -> int | None:
     """A number of tiles, or None for ``all``. Raises click.BadParameter."""
     if text == "all":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise click.BadParameter(f"{text!r} is neither a number of tiles nor 'all'", param_hint="--nuclei")
     return int(text)
 
 
 def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
-    """The slides that were named; a folder stands for the files in it that look like slides."""
+    """The slides that were named; a folder stands for the files in it that look like slides.
+
+    The DICOM files of a series stand for one slide. Raises click.BadParameter.
+    """
     endings = [
         ".svs",
         ".ndpi",
@@ -58,16 +64,51 @@ def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
     slides: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            inside = sorted(
-                file for file in path.iterdir() if file.is_file() and file.suffix.lower() in endings
-            )
+        if _is_folder(path):
+            try:
+                inside = sorted(
+                    file for file in path.iterdir() if file.suffix.lower() in endings and file.is_file()
+                )
+            except OSError as error:
+                raise click.BadParameter(
+                    f"{path}: this folder cannot be read: {error.strerror or error}", param_hint="SLIDES"
+                ) from error
             if not inside:
                 raise click.BadParameter(f"{path}: no slides in this folder", param_hint="SLIDES")
             slides += inside
         else:
             slides.append(path)
-    return slides
+    return _one_of_each_series(slides)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder is there; what may not be looked at is taken for a slide, and opening it says why not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _one_of_each_series(slides: list[Path]) -> list[Path]:
+    """The slides with the largest level alone, in the place of the first, where files are one DICOM slide's."""
+    files = [slide for slide in slides if slide.suffix.lower() in (".dcm", ".dicom")]
+    if len(files) < 2:
+        return slides
+    from lobule.errors import SlideReadError
+    from lobule.slides.dicom_structure import WHOLE_SLIDE, DicomImage, read_dicom_header
+
+    series: dict[tuple[Path, str], list[DicomImage]] = {}
+    for file in dict.fromkeys(files):
+        with suppress(SlideReadError):  # the run will name it
+            image = read_dicom_header(file)
+            if image.series and image.sop_class == WHOLE_SLIDE:
+                series.setdefault((file.parent, image.series), []).append(image)
+    stands_for = {}
+    for images in series.values():
+        levels = [image for image in images if image.flavor == "VOLUME"] or images
+        largest = max(levels, key=lambda image: image.matrix[0] * image.matrix[1])
+        stands_for.update({image.path: largest.path for image in images})
+    return list(dict.fromkeys(stands_for.get(slide, slide) for slide in slides))
 
 
 def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
@@ -80,7 +121,11 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
     number = parse_number(text)
     if number is not None:
         return mpp_from_option(number)
-    if Path(text).is_file():
+    try:
+        is_table = Path(text).is_file()
+    except OSError as error:
+        raise ConfigurationError("--mpp", text, f"it cannot be read: {error.strerror or error}") from error
+    if is_table:
         return read_mpp_csv(Path(text), "--mpp")
     raise ConfigurationError(
         "--mpp", text, "give micrometers per pixel, such as 0.25, or a CSV file 'slide,mpp'"
@@ -193,28 +238,45 @@ def analyze(
     equipment = equip(options)
     # imported while the networks load
     from lobule.analysis.batch import analyze_slides
+    from lobule.errors import ResultWriteError
     from lobule.progress import reporter_for
 
-    outcomes = analyze_slides(
-        named,
-        out,
-        options,
-        mpp=given,
-        reporter=reporter_for(quiet=quiet),
-        after=_say_profile if profile else None,
-        equipment=equipment,
-    )
+    outcomes: list[Outcome] = []
+    try:
+        analyze_slides(
+            named,
+            out,
+            options,
+            mpp=given,
+            reporter=reporter_for(quiet=quiet),
+            after=_say_profile if profile else None,
+            each=outcomes.append,
+            equipment=equipment,
+        )
+    except ResultWriteError:
+        # the slides were done all the same
+        _say_results(outcomes, out, profile=profile, quiet=quiet)
+        raise
+    _say_results(outcomes, out, profile=profile, quiet=quiet)
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+def _say_results(outcomes: Sequence[Outcome], out: Path, *, profile: bool, quiet: bool) -> None:
+    """Every slide's results in a few lines; when quiet only what failed."""
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in failed:
-        if quiet:
-            click.echo(f"{outcome.slide}: {outcome.reason}", err=True)
+    for outcome in failed if quiet else ():
+        named = outcome.reason.startswith(f"{outcome.slide}: ")
+        click.echo(outcome.reason if named else f"{outcome.slide}: {outcome.reason}", err=True)
+    if profile:
+        for outcome in outcomes:
+            if outcome.status == "unchanged":
+                click.echo(f"{outcome.slide_id}: no profile: it was done before; time it with another --out")
     if not quiet:
         for outcome in outcomes:
             if outcome.findings is not None:
-                click.echo(_brief(outcome.slide_id, outcome))
+                click.echo(_brief(outcome))
         if len(outcomes) > 1:
             click.echo(f"{len(outcomes) - len(failed)} of {len(outcomes)} slides done; {out / 'summary.csv'}")
-    return 1 if failed else 0
 
 
 def _say_profile(result: Result) -> None:
@@ -226,13 +288,11 @@ def _say_profile(result: Result) -> None:
         click.echo(f"  {line}")
 
 
-def _brief(slide_id: str, outcome: object) -> str:
+def _brief(outcome: Outcome) -> str:
     """A few lines of result and where the report lies."""
-    from lobule.analysis.batch import Outcome
-
-    if not isinstance(outcome, Outcome) or outcome.findings is None or outcome.folder is None:
-        return slide_id
-    lines = [slide_id]
+    if outcome.findings is None or outcome.folder is None:
+        return outcome.slide_id
+    lines = [outcome.slide_id]
     wanted = (
         "tissue_area",
         "tumor_area",

@@ -15,15 +15,11 @@ __all__ = ["info"]
 @click.option("--raw", is_flag=True, help="Show every property that the file holds.")
 def info(slide: Path, mpp: str | None, raw: bool) -> int:
     """Show what SLIDE is: format, size, levels, mpp and where it came from, and what is wrong with it."""
+    from lobule.analysis.given_mpp import open_with_mpp
     from lobule.cli.analyze import parse_mpp
-    from lobule.geometry import Mpp
     from lobule.provenance import slide_identity
-    from lobule.slides import open_slide
 
-    given = parse_mpp(mpp)
-    if given is not None and not isinstance(given, Mpp):
-        given = given.get(slide.name) or given.get(slide.stem)
-    with open_slide(slide, mpp=given) as opened:
+    with open_with_mpp(slide, parse_mpp(mpp)) as opened:
         properties = opened.properties
         width, height = opened.size
         identity = slide_identity(opened.files())
@@ -35,7 +31,8 @@ def info(slide: Path, mpp: str | None, raw: bool) -> int:
         if properties.mpp is not None:
             x, y = properties.mpp.x, properties.mpp.y
             pair = f"{x:g}" if x == y else f"{x:g} × {y:g}"
-            rows.append(("mpp", f"{pair} µm/px, from the {properties.mpp_source}"))
+            source = "table" if properties.mpp_source == "csv" else properties.mpp_source
+            rows.append(("mpp", f"{pair} µm/px, from the {source}"))
             rows.append(("extent", f"{width * x / 1000:.3g} × {height * y / 1000:.3g} mm"))
         else:
             rows.append(("mpp", f"unknown: {properties.mpp_problem}; give it with --mpp"))

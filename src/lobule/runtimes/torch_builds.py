@@ -15,21 +15,23 @@ from lobule.errors import MissingDependencyError
 
 __all__ = ["import_beside_torch", "import_timm", "import_torch"]
 
+_TOWER = "training, scoring or exporting a network"
+"""What the training tower is asked for; it needs torch for each."""
 _DECLARED: list[Any] = []
 """Keeps the library fragment alive: its declarations vanish with it."""
 
 
-def import_torch() -> ModuleType:
-    """Returns torch. Raises MissingDependencyError when it is not installed."""
+def import_torch(extra: str = "train", purpose: str = _TOWER) -> ModuleType:
+    """Returns torch. Raises MissingDependencyError, for ``purpose`` and naming ``extra``, when it is not installed."""
     try:
         return import_module("torch")
     except ImportError as error:
-        raise MissingDependencyError("torch", "train", "training a model") from error
+        raise MissingDependencyError("torch", extra, purpose) from error
 
 
 def import_timm() -> ModuleType:
     """Returns timm. Raises MissingDependencyError when timm, torchvision or torch is not installed."""
-    return import_beside_torch("timm", "train", "training a model")
+    return import_beside_torch("timm", "train", _TOWER)
 
 
 def import_beside_torch(name: str, extra: str, purpose: str) -> ModuleType:
@@ -37,7 +39,7 @@ def import_beside_torch(name: str, extra: str, purpose: str) -> ModuleType:
 
     Raises MissingDependencyError, for ``purpose`` and naming ``extra``, when one of them is not installed.
     """
-    torch = import_torch()
+    torch = import_torch(extra, purpose)
     try:
         import_module("torchvision")
     except RuntimeError as error:
