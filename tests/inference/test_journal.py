@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lobule.errors import ResultWriteError
 from lobule.inference.journal import Journal
 
+pytestmark = pytest.mark.usefixtures("calls")
 PLAN = "a" * 64
 records = st.dictionaries(st.integers(0, 2**40), st.binary(max_size=200), max_size=12)
 
@@ -28,7 +29,6 @@ def calls(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("calls")
 @given(kept=records, cut=st.integers(0, 400))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_cut_journal_holds_a_prefix_of_its_records(
@@ -83,7 +83,6 @@ def test_a_path_that_cannot_be_written_is_a_result_error(tmp_path: Path) -> None
         Journal(tmp_path / "file" / "j", PLAN)
 
 
-@pytest.mark.usefixtures("calls")
 def test_results_are_read_while_others_are_written(tmp_path: Path) -> None:
     with Journal(tmp_path / "j", PLAN) as journal, ThreadPoolExecutor(2) as threads:
         journal.append(0, bytes(1000))
