@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -17,8 +18,10 @@ from scipy.spatial import cKDTree
 from lobule import analyze, open_slide
 from lobule.analysis import Options
 from lobule.analysis.nuclei_stage import NucleiOutcome
+from lobule.analysis.work import FolderWork
 from lobule.findings.nuclei import Nuclei
 from lobule.geometry import Mpp
+from lobule.models.zoo import load_model
 from lobule.slides import ArraySlide
 
 
@@ -70,6 +73,111 @@ def test_the_tissue_outside_the_tumor_region_is_looked_at_to_compare_with(outcom
     assert outcome.elsewhere.name == "tissue outside the tumor region"
     # all dots lie in the tumor
     assert outcome.elsewhere.tiles > 0 and len(outcome.elsewhere.area_um2) == 0
+
+
+@pytest.mark.parametrize("first", [("tumor", "nuclei"), ("nuclei",)])
+def test_what_was_kept_of_one_place_is_not_taken_for_another(
+    painted: Path, models: Path, tmp_path: Path, first: tuple[str, ...]
+) -> None:
+    """In the tumor region and in all tissue a tile keeps other nuclei: whichever came before, as in a fresh run."""
+    found = []
+    for folder, orders in (("one", [first]), ("two", [("nuclei",), ("tumor", "nuclei")]), ("three", [])):
+        work = tmp_path / folder
+        for only in orders or [("tumor", "nuclei"), first]:
+            with open_slide(painted) as slide:
+                options = Options(only=only, models=(str(models),), nuclei_tiles=None)
+                with contextlib.closing(FolderWork(work)) as held:
+                    result = analyze(slide, options=options, work=held)
+                    assert result.nuclei is not None
+                    last = only, len(Nuclei.joined(result.nuclei.batches())), result.nuclei.resumed
+        found.append(last)
+    fresh = found[0]
+    assert all(one[1] == fresh[1] for one in found if one[0] == fresh[0])
+    assert found[2][0] == first
+
+
+def test_a_resumed_run_of_the_same_place_keeps_its_records(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    resumed = []
+    for _ in range(2):
+        with open_slide(painted) as slide, contextlib.closing(FolderWork(tmp_path / "work")) as work:
+            result = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None), work=work)
+            assert result.nuclei is not None
+            resumed.append(result.nuclei.resumed)
+    assert resumed[0] == 0 and resumed[1] > 0
+
+
+def test_a_strip_narrower_than_any_cell_is_looked_at(darkness: Path, tmp_path: Path) -> None:
+    """29 µm wide, between the centers of the mask that tiles are chosen by."""
+    dots = np.array([[300 + 0, y] for y in range(40, 1000, 60)])
+    image = paint((1024, 1024), [], dots, margin=0)
+    strip = tmp_path / "strip.geojson"
+    ring = [[290, 0], [312, 0], [312, 1024], [290, 1024], [290, 0]]
+    strip.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    mpp = Mpp(0.5, 0.5)
+    for limit in (None, 64):
+        options = Options(only=("nuclei",), models=(str(darkness),), nuclei_tiles=limit, tissue=strip)
+        nuclei = analyze(ArraySlide(image, mpp), options=options).nuclei
+        assert nuclei is not None
+        assert len(Nuclei.joined(nuclei.batches())) == len(dots)
+        assert nuclei.candidates == len(nuclei.indices)
+
+
+def test_a_limit_takes_full_tiles_first_and_says_of_how_many(darkness: Path, tmp_path: Path) -> None:
+    image = paint((1024, 1024), [], np.zeros((0, 2)), margin=0)
+    graph = load_model(darkness).card.graph("segment")
+    assert graph is not None
+    stride = (graph.tile_px - 2 * graph.halo_px) / 2  # level-0 px: the model works at the same mpp
+    half = tmp_path / "some.geojson"
+    # one and a quarter tiles wide, four high
+    ring = [[0, 0], [2.5 * stride, 0], [2.5 * stride, 8 * stride], [0, 8 * stride], [0, 0]]
+    half.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    found = {}
+    for limit in (2, 6, None):
+        options = Options(only=("nuclei",), models=(str(darkness),), nuclei_tiles=limit, tissue=half)
+        nuclei = analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=options).nuclei
+        assert nuclei is not None
+        found[limit] = nuclei
+    assert [len(one.indices) for one in found.values()] == [2, 6, 8]
+    assert {one.candidates for one in found.values()} == {8}
+    columns = found[None].grid.columns
+    assert (found[2].indices % columns == 0).all(), "of the full tiles"
+    assert np.count_nonzero(found[6].indices % columns == 0) == 4, "the fullest"
+
+
+def test_tissue_that_was_given_bounds_what_is_counted(painted: Path, models: Path, tmp_path: Path) -> None:
+    """Nuclei are counted on the area that divides them, in the tumor region too."""
+    with open_slide(painted) as slide:
+        height = slide.size[1]
+        plain = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None))
+        assert plain.tumor is not None and plain.nuclei is not None
+        left, _, right, _ = plain.tumor.regions[0].polygon.bounds
+        middle = (left + right) / 2
+        ring = [[0, 0], [middle, 0], [middle, height], [0, height], [0, 0]]
+        mask = tmp_path / "left.geojson"
+        mask.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+        result = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None, tissue=mask))
+    assert result.tumor is not None and result.nuclei is not None
+    nuclei = Nuclei.joined(result.nuclei.batches())
+    assert len(nuclei) > 0
+    assert nuclei.centroid_px[:, 0].max() <= middle + 1e-6
+    assert result.nuclei.tile_area_mm2.sum() <= middle * height * MPP**2 / 1e6 * 1.001
+
+
+def test_sizes_are_of_nuclei_that_are_seen_whole(darkness: Path, tmp_path: Path) -> None:
+    image = paint((150, 120), [], np.array([[40, 40], [90, 70]]), margin=0)
+    _, alone = measured(image, darkness, tmp_path)
+    image[60:70, :4] = (80, 60, 120)
+    nuclei, numbers = measured(image, darkness, tmp_path)
+    assert nuclei is not None and numbers["nuclei_counted"] == alone["nuclei_counted"] + 1
+    for name in (
+        "nuclear_area_mean",
+        "nuclear_area_median",
+        "nuclear_circularity_mean",
+        "large_nuclei_share",
+    ):
+        assert numbers[name] == pytest.approx(alone[name])
 
 
 def test_measurements_name_their_units(painted: Path, models: Path) -> None:
@@ -153,7 +261,8 @@ def test_an_image_of_nothing_but_nucleus_is_one_that_touches_the_border(
     assert nuclei is not None and numbers["nuclei_counted"] == 1
     found = Nuclei.joined(nuclei.batches())
     assert found.measure("touches_border").tolist() == [1]
-    assert numbers["nuclear_area_mean"] == pytest.approx(150 * 180 * 0.25)
+    assert found.measure("area_um2") == pytest.approx([150 * 180 * 0.25])
+    assert "nuclear_area_mean" not in numbers, "of none the size is known"
     assert "nearest_nucleus_mean" not in numbers
 
 

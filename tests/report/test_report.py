@@ -51,7 +51,7 @@ def make_card(**changes: Any) -> Card:
         "task": "Tells carcinoma from none.",
         "classes": ["none", "carcinoma"],
         "graphs": [{**graph, "inputs": [tensor], "outputs": [tensor]}],
-        "thresholds": {"tumor": 0.5},
+        "thresholds": {"patch": 0.5},
         "data": [
             {
                 "name": "set one",

@@ -12,8 +12,8 @@ from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.stages import TissueOutcome
 from lobule.analysis.tumor_stage import TumorOutcome
 from lobule.families.neighbors import mean_nearest_um
-from lobule.families.tumor import tumor_mask
-from lobule.findings.maps import ScalarMap, TumorRegion
+from lobule.families.tumor import cell_areas_mm2, least_region_mm2, tumor_mask
+from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model
@@ -96,7 +96,7 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
 def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measurement]:
     """Area and share of the tumor region, with what a shifted threshold would give."""
     area = sum(region.area_mm2 for region in tumor.regions)
-    cells_mm2 = _cell_areas_mm2(tumor.decided_on)
+    cells_mm2 = cell_areas_mm2(tumor.decided_on)
 
     def area_at(threshold: float) -> float:
         return float(cells_mm2[tumor_mask(tumor.decided_on, threshold)].sum())
@@ -124,7 +124,7 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
             label="Tumor regions",
             value=len(tumor.regions),
             unit="",
-            how="connected parts of at least 0.02 mm²",
+            how=f"connected parts of at least {least_region_mm2(tumor.frame):.2g} mm²",
         ),
     ]
     if tissue_mm2 > 0:
@@ -166,19 +166,6 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
     if share := _blurred_share(tumor):
         rows.append(share)
     return rows
-
-
-def _cell_areas_mm2(over: ScalarMap) -> NDArray[np.float64]:
-    """The area of each of a map's cells (H, W), of the last ones as far as there is slide."""
-    frame = over.frame
-    mm = np.divide((frame.slide_mpp.x, frame.slide_mpp.y), 1e3)
-    sides = [
-        np.clip(size - np.arange(count) * step, 0, step) * each
-        for size, count, step, each in zip(
-            frame.slide_size, over.values.shape[::-1], frame.scale, mm, strict=True
-        )
-    ]
-    return np.outer(sides[1], sides[0])
 
 
 def _blurred_share(tumor: TumorOutcome) -> Measurement | None:
@@ -283,46 +270,9 @@ def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
             how="bounds: 95 % interval over the tiles; the model's own error is not in it",
         ),
     ]
-    area = nuclei.columns.area_um2.astype(np.float64)
-    if not len(area):
+    if not len(nuclei.columns.area_um2):
         return rows
-    low, median, high = np.percentile(area, [25, 50, 75]).tolist()
-    limit = LARGE_NUCLEUS_TIMES * float(np.median(area[area <= median]))
-    rows.append(
-        _nuclear(
-            "nuclear_area_median",
-            "Nuclear area, median",
-            median,
-            "µm²",
-            low,
-            high,
-            how="bounds: the quartiles",
-        )
-    )
-    for name, label, unit, values in (
-        ("nuclear_area", "Nuclear area", "µm²", area),
-        ("nuclear_circularity", "Nuclear circularity", "", nuclei.columns.circularity.astype(np.float64)),
-    ):
-        mean, sd = float(values.mean()), float(values.std())
-        how = "4π · area / perimeter²; 1 for a disk" if name == "nuclear_circularity" else None
-        rows += [
-            _nuclear(f"{name}_mean", f"{label}, mean", mean, unit, how=how),
-            _nuclear(f"{name}_sd", f"{label}, standard deviation", sd, unit),
-            _nuclear(
-                f"{name}_cv",
-                f"{label}, coefficient of variation",
-                sd / mean if mean > 0 else None,
-                how="standard deviation / mean",
-            ),
-        ]
-    rows.append(
-        _nuclear(
-            "large_nuclei_share",
-            "Large nuclei",
-            float((area > limit).mean()),
-            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half",
-        )
-    )
+    rows += _sizes(nuclei)
     known = int(np.isfinite(nuclei.columns.nearest_um).sum())
     rows.append(
         _nuclear(
@@ -348,6 +298,58 @@ def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
                 how=f"{len(other.area_um2)} nuclei of every kind in {other.tiles} tiles; bounds: the quartiles",
             )
         )
+    return rows
+
+
+def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
+    """Sizes and shapes."""
+    # of one that the edge of what was looked at cuts, neither size nor shape is known
+    whole = nuclei.columns.touches_border == 0
+    area = nuclei.columns.area_um2[whole].astype(np.float64)
+    if not len(area):
+        return []
+    low, median, high = np.percentile(area, [25, 50, 75]).tolist()
+    limit = LARGE_NUCLEUS_TIMES * float(np.median(area[area <= median]))
+    rows = [
+        _nuclear(
+            "nuclear_area_median",
+            "Nuclear area, median",
+            median,
+            "µm²",
+            low,
+            high,
+            how=f"bounds: the quartiles; like all sizes and shapes of the {len(area)} nuclei seen whole",
+        )
+    ]
+    for name, label, unit, values in (
+        ("nuclear_area", "Nuclear area", "µm²", area),
+        (
+            "nuclear_circularity",
+            "Nuclear circularity",
+            "",
+            nuclei.columns.circularity[whole].astype(np.float64),
+        ),
+    ):
+        mean, sd = float(values.mean()), float(values.std())
+        how = "4π · area / perimeter²; 1 for a disk" if name == "nuclear_circularity" else None
+        rows += [
+            _nuclear(f"{name}_mean", f"{label}, mean", mean, unit, how=how),
+            _nuclear(f"{name}_sd", f"{label}, standard deviation", sd, unit),
+            _nuclear(
+                f"{name}_cv",
+                f"{label}, coefficient of variation",
+                sd / mean if mean > 0 else None,
+                how="standard deviation / mean",
+            ),
+        ]
+    rows.append(
+        _nuclear(
+            "large_nuclei_share",
+            "Large nuclei",
+            float((area > limit).mean()),
+            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half",
+        )
+    )
     return rows
 
 

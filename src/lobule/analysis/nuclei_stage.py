@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from lobule.inference.stream import in_order
 from lobule.models.zoo import Model
 from lobule.progress import Reporter
 from lobule.slides import Slide, working_frame
-from lobule.tiles import TileGrid, select
+from lobule.tiles import TileGrid, tile_shares
 
 if TYPE_CHECKING:
     from shapely import Geometry, Polygon
@@ -36,6 +37,8 @@ ELSEWHERE_SHARE = 8
 """For every so many tiles of the region one in the tissue outside it, to compare with."""
 ELSEWHERE_TILES = 64
 """At most so many."""
+SAMPLED_SHARE = 0.5
+"""A sample is taken from tiles of which more than this lies in the region, as long as there are enough."""
 _BLOCK = 1 << 16
 
 
@@ -51,6 +54,14 @@ class Place:
     tissue: tuple[Polygon, ...]
     elsewhere: tuple[Polygon, ...] = ()
     elsewhere_name: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """The digest of where nuclei are kept and compared."""
+        import shapely
+
+        parts = (b"\0".join(shapely.to_wkb(list(some))) for some in (self.polygons, self.elsewhere))
+        return hashlib.sha256(b"\0\0".join(parts)).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +81,7 @@ class NucleiColumns:
 
 @dataclass(frozen=True, eq=False)
 class Elsewhere:
-    """Nuclei of other tissue: their areas, from ``tiles`` tiles of ``name``."""
+    """Nuclei of other tissue: the areas of those seen whole, from ``tiles`` tiles of ``name``."""
 
     name: str
     tiles: int
@@ -148,13 +159,10 @@ def measure_nuclei(
         tiles = StageTiles(slide, model, "segment", frame, clock, "nuclei")
         grid = tiles.grid
         region, rest = shapely.union_all(place.polygons), shapely.union_all(place.elsewhere)
-        touched = _tiles_of(place.polygons, grid, frame, 0.0)
-        candidates = touched
-        # a sample is taken from tiles half covered by the region; a region smaller than that keeps what it touches
-        if limit is not None and len(half := _tiles_of(place.polygons, grid, frame, 0.5)):
-            candidates = half
-        chosen = _spread(candidates, limit)
-        compared = np.setdiff1d(_tiles_of(place.elsewhere, grid, frame, 0.5), touched)
+        touched, shares = _tiles_of(region, grid, frame)
+        chosen = touched if limit is None else _sample(touched, shares, limit)
+        beside, shares = _tiles_of(rest, grid, frame)
+        compared = np.setdiff1d(beside[shares > SAMPLED_SHARE], touched)
         fewer = ELSEWHERE_TILES if limit is None else min(ELSEWHERE_TILES, -(-limit // ELSEWHERE_SHARE))
         compared = _spread(compared, min(fewer, len(chosen)))
         elsewhere = {int(index) for index in compared}
@@ -193,7 +201,7 @@ def measure_nuclei(
     area, circularity, density, touching = found.measures.T
     return NucleiOutcome(
         indices=chosen,
-        candidates=len(candidates),
+        candidates=len(touched),
         tile_counts=np.bincount(found.tile, minlength=len(chosen)).astype(np.int64),
         tile_area_mm2=np.asarray(area_mm2, np.float64),
         columns=NucleiColumns(area, circularity, density, touching, nearest, seen),
@@ -210,19 +218,48 @@ def measure_nuclei(
 
 
 def _tiles_of(
-    polygons: Sequence[Polygon], grid: TileGrid, frame: WorkingFrame, min_share: float
-) -> NDArray[np.int64]:
-    """The tiles of which the polygons cover more than ``min_share``."""
+    region: Geometry, grid: TileGrid, frame: WorkingFrame
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The tiles that share area with the region, in order, and about what share of each lies in it."""
+    import shapely
+
     from lobule.annotations import rasterize
 
-    if not polygons:
-        return np.zeros(0, np.int64)
+    parts = [part for part in shapely.get_parts(region) if part.geom_type == "Polygon" and part.area > 0]
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0)
     coarse = WorkingFrame(
         frame.slide_size,
         frame.slide_mpp,
         Mpp(frame.mpp.x * grid.stride_px / 8, frame.mpp.y * grid.stride_px / 8),
     )
-    return select(grid, rasterize(list(polygons), coarse), coarse, frame, min_share=min_share)
+    shares = tile_shares(grid, rasterize(parts, coarse), coarse, frame).ravel()
+    # what is narrower than a cell of that mask may pass between the cells' centers
+    x0, y0, x1, y1 = region.bounds
+    stride_x, stride_y = (grid.stride_px * scale for scale in frame.scale)
+    columns = np.arange(max(0, int(x0 / stride_x)), min(grid.columns, int(x1 / stride_x) + 1))
+    rows = np.arange(max(0, int(y0 / stride_y)), min(grid.rows, int(y1 / stride_y) + 1))
+    row, column = (each.ravel() for each in np.meshgrid(rows, columns, indexing="ij"))
+    missed = shares[row * grid.columns + column] == 0
+    row, column = row[missed], column[missed]
+    boxes = shapely.box(column * stride_x, row * stride_y, (column + 1) * stride_x, (row + 1) * stride_y)
+    shapely.prepare(region)
+    met = shapely.intersects(region, boxes)
+    found = shapely.area(shapely.intersection(region, boxes[met])) / (stride_x * stride_y)
+    shares[(row * grid.columns + column)[met]] = found
+    touched = np.flatnonzero(shares > 0)
+    return touched.astype(np.int64), shares[touched]
+
+
+def _sample(touched: NDArray[np.int64], shares: NDArray[np.float64], limit: int) -> NDArray[np.int64]:
+    """At most ``limit`` of the tiles: spread over those mostly in the region, else the fullest there are."""
+    if len(touched) <= limit:
+        return touched
+    full = touched[shares > SAMPLED_SHARE]
+    if len(full) >= limit:
+        return _spread(full, limit)
+    fullest: NDArray[np.int64] = np.sort(touched[np.argsort(-shares, kind="stable")[:limit]])
+    return fullest
 
 
 def _within(nuclei: Nuclei, region: Geometry) -> Nuclei:
@@ -340,7 +377,8 @@ def _elsewhere(
     if not len(compared):
         return None
     _, _, found = _settle(records, compared, grid, frame)
-    return Elsewhere(name, len(compared), found.measures[:, 0])
+    whole = found.measures[:, 3] == 0
+    return Elsewhere(name, len(compared), found.measures[whole, 0])
 
 
 def _spread(candidates: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:

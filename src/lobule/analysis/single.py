@@ -70,10 +70,14 @@ class Prepared:
     """Family → role → what that graph runs in."""
     plan_sha256: str
 
-    def stage_plan(self, *families: str) -> str:
-        """The digest of what a stage's tiles depend on: slide, these families' models, the options that matter."""
+    def stage_plan(self, *families: str, place: str = "") -> str:
+        """The digest of what a stage's tiles depend on: slide, these families' models, the options that matter.
+
+        ``place``: the digest of where on the slide it looks, for a stage that keeps only what lies there.
+        """
         return digest(
             {
+                "place": place,
                 **_common_plan(self.slide_id, self.mpp, self.identity, self.runtime),
                 "models": {
                     name: _model_plan(self.models[name], self.precisions[name])
@@ -314,15 +318,16 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     if skip is None:
         model = prepared.models["nuclei"]
         networks.start(model, "segment", workers)
+        place = _where(seen, tumor, given=options.tissue is not None)
         nuclei = measure_nuclei(
             slide,
             prepared.slide_id,
-            _where(seen, tumor),
+            place,
             model,
             networks,
             workers,
             limit=options.nuclei_tiles,
-            records=work.records("nuclei", prepared.stage_plan("tumor", "nuclei")),
+            records=work.records("nuclei", prepared.stage_plan("nuclei", place=place.sha256)),
             clock=clock,
             reporter=reporter,
         )
@@ -379,8 +384,11 @@ def _why_skip_unseen(family: Literal["tumor", "nuclei"], prepared: Prepared) -> 
     return None
 
 
-def _where(seen: TissueOutcome, tumor: TumorOutcome | None) -> Place:
-    """The tumor region with the other tissue beside it, or the tissue where there is no such region."""
+def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> Place:
+    """The tumor region with the other tissue beside it, or the tissue where there is no such region.
+
+    Tissue that was ``given`` bounds the region: who drew it wants nothing beside it counted.
+    """
     import shapely
     from shapely import affinity
 
@@ -396,6 +404,11 @@ def _where(seen: TissueOutcome, tumor: TumorOutcome | None) -> Place:
     if tumor is None or not tumor.regions:
         return Place(tissue, "tissue", tissue)
     regions = tuple(region.polygon for region in tumor.regions)
+    if given:
+        within = shapely.union_all(regions).intersection(shapely.union_all(tissue))
+        regions = tuple(part for part in shapely.get_parts(within) if part.geom_type == "Polygon")
+        if not regions:
+            return Place(tissue, "tissue", tissue)
     rest = shapely.union_all(tissue).difference(shapely.union_all(regions))
     others = tuple(part for part in shapely.get_parts(rest) if part.geom_type == "Polygon" and part.area > 0)
     return Place(regions, "tumor region", tissue, others, "tissue outside the tumor region")
@@ -406,11 +419,7 @@ def _done(name: Literal["tumor", "nuclei"], model: Model, outcome: TumorOutcome 
         tiles, reason = outcome.tiles, outcome.note
     else:
         tiles = len(outcome.indices)
-        part = (
-            "all"
-            if tiles == outcome.candidates
-            else f"{tiles} tiles spread evenly over the {outcome.candidates}"
-        )
+        part = "all" if tiles == outcome.candidates else f"{tiles} of the {outcome.candidates} tiles"
         reason = f"{part} of the {outcome.where}"
         if outcome.where == "tissue":
             reason += ", because no tumor region is known"

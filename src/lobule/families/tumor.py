@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_HOLE_MM2",
     "MIN_REGION_MM2",
+    "cell_areas_mm2",
     "decode_patch",
     "heatmap_on_grid",
+    "least_region_mm2",
     "longest_diameter_px",
     "prepare_refinement",
     "refinement_frame",
@@ -90,15 +92,40 @@ def prepare_refinement(
     return {graph.inputs[0].name: pixels[None], graph.inputs[1].name: guide[None]}
 
 
+def least_region_mm2(frame: WorkingFrame) -> float:
+    """The least area of a tumor region: MIN_REGION_MM2, in a small field a tenth of the field."""
+    slide_mm2 = frame.slide_size[0] * frame.slide_size[1] * frame.slide_mpp.pixel_area_um2 / 1e6
+    return min(MIN_REGION_MM2, 0.1 * slide_mm2)
+
+
+def cell_areas_mm2(map_: ScalarMap) -> NDArray[np.float64]:
+    """The area of each of a map's cells (rows, columns), of the last ones as far as there is slide."""
+    frame = map_.frame
+    sides = [
+        np.clip(size - np.arange(count) * step, 0, step) * um / 1e3
+        for size, count, step, um in zip(
+            frame.slide_size,
+            map_.values.shape[::-1],
+            frame.scale,
+            (frame.slide_mpp.x, frame.slide_mpp.y),
+            strict=True,
+        )
+    ]
+    return np.outer(sides[1], sides[0])
+
+
 def tumor_mask(map_: ScalarMap, threshold: float) -> NDArray[np.bool_]:
-    """Cells at or above the threshold, without small specks and small holes (MIN_REGION_MM2, MIN_HOLE_MM2)."""
+    """Cells at or above the threshold, without specks (`least_region_mm2`) and small holes (MIN_HOLE_MM2)."""
     mask: NDArray[np.bool_] = np.nan_to_num(map_.values, nan=0.0) >= threshold
+    parts = connected_parts(mask, diagonal=False)
     cell_mm2 = map_.frame.mpp.pixel_area_um2 / 1e6
-    for value, smallest in ((True, MIN_REGION_MM2), (False, MIN_HOLE_MM2)):
-        parts = connected_parts(mask == value, diagonal=False)
-        small = parts.painted(parts.area * cell_mm2 < smallest)
-        mask = mask & ~small if value else mask | small
-    return mask
+    areas_mm2: NDArray[np.floating] = parts.area * cell_mm2
+    if parts.at_edge().any():
+        # the last cells reach beyond the slide
+        areas_mm2 = np.bincount(parts.labels().ravel(), cell_areas_mm2(map_).ravel())[1:]
+    mask = mask & ~parts.painted(areas_mm2 < least_region_mm2(map_.frame))
+    holes = connected_parts(~mask, diagonal=False)
+    return mask | holes.painted(holes.area * cell_mm2 < MIN_HOLE_MM2)
 
 
 def longest_diameter_px(polygon: Polygon, mpp: Mpp) -> float:
@@ -162,10 +189,14 @@ def tumor_regions(
 
 
 def _mean_inside(map_: ScalarMap, polygon: Polygon) -> float | None:
-    """Mean of the cells whose centers lie in the polygon (level-0 px); None where no judged cell does."""
+    """Mean of the cells whose centers lie in the polygon (level-0 px); None where no judged cell does.
+
+    A cell's center is that of its part on the slide: a small field is less than half of a cell.
+    """
     import shapely
 
     sx, sy = map_.frame.scale
+    width, height = map_.frame.slide_size
     x0, y0, x1, y1 = polygon.bounds
     columns = np.arange(max(0, math.floor(x0 / sx)), min(map_.values.shape[1], math.ceil(x1 / sx)))
     rows = np.arange(max(0, math.floor(y0 / sy)), min(map_.values.shape[0], math.ceil(y1 / sy)))
@@ -173,6 +204,9 @@ def _mean_inside(map_: ScalarMap, polygon: Polygon) -> float | None:
         return None
     values = map_.values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     shapely.prepare(polygon)
-    x, y = np.meshgrid((columns + 0.5) * sx, (rows + 0.5) * sy)
+    x, y = np.meshgrid(
+        (columns * sx + np.minimum((columns + 1) * sx, width)) / 2,
+        (rows * sy + np.minimum((rows + 1) * sy, height)) / 2,
+    )
     inside = values[shapely.contains_xy(polygon, x, y) & np.isfinite(values)]
     return float(inside.mean(dtype=np.float64)) if inside.size else None

@@ -1,0 +1,43 @@
+"""Tumor regions: how small one may be, what lies at the slide's edge, what of it was judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lobule.annotations import polygons_from_mask
+from lobule.families.tumor import cell_areas_mm2, least_region_mm2, tumor_mask, tumor_regions
+from lobule.findings.maps import ScalarMap
+from lobule.geometry import Mpp, WorkingFrame
+
+
+def map_of(values: list[list[float]], slide_px: tuple[int, int], mpp: float = 0.25) -> ScalarMap:
+    """A map of cells of 256 µm over a slide."""
+    frame = WorkingFrame(slide_px, Mpp(mpp, mpp), Mpp(256, 256))
+    return ScalarMap(np.array(values, np.float32), frame)
+
+
+def test_cells_count_as_far_as_there_is_slide() -> None:
+    areas = cell_areas_mm2(map_of([[1, 1], [1, 1]], (1536, 1280)))
+    np.testing.assert_allclose(areas, 0.256**2 * np.outer([1, 0.25], [1, 0.5]))
+    assert areas.sum() == pytest.approx(1536 * 1280 * 0.25**2 / 1e6)
+
+
+def test_a_speck_at_the_slides_edge_is_judged_by_its_area_on_the_slide() -> None:
+    """A quarter of a cell is 0.0164 mm²; a whole one at the edge stays, as one within does."""
+    cut = map_of([[0, 0, 0], [0, 0, 0], [0, 0, 1]], (2048 + 512, 2048 + 512))
+    assert least_region_mm2(cut.frame) == 0.02
+    assert not tumor_mask(cut, 0.5).any()
+    for values in ([[1, 0, 0], [0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 0], [0, 0, 0]]):
+        whole = map_of(values, (2560, 2560))
+        np.testing.assert_array_equal(tumor_mask(whole, 0.5), np.array(values, bool))
+
+
+def test_a_field_smaller_than_half_a_cell_is_a_region_that_was_judged() -> None:
+    field = map_of([[0.9]], (400, 400))
+    assert least_region_mm2(field.frame) == pytest.approx(0.1 * 0.01)
+    mask = tumor_mask(field, 0.5)
+    (region,) = tumor_regions("field", field, mask, polygons_from_mask(mask), map_of([[0.0]], (400, 400)))
+    assert region.area_mm2 == pytest.approx(0.01)
+    assert region.mean_probability == pytest.approx(0.9)
+    assert region.blurred_share == 0
