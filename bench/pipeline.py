@@ -123,7 +123,7 @@ def _rounds(
         say(f"warm-up of {rival.name}")
         attempt(rival.name, lambda rival=rival: rival.run(slide))
     runs: dict[str, list[Analysis]] = {variant.name: [] for variant in subjects}
-    lines: dict[str, list[Roofline]] = {variant.name: [] for variant in subjects}
+    lined: dict[str, list[tuple[Roofline, Analysis]]] = {variant.name: [] for variant in subjects}
     rival_costs: dict[str, list[Any]] = {rival.name: [] for rival in others}
     beside: dict[tuple[str, str], list[float]] = {}
     for number in range(kit.rounds):
@@ -137,7 +137,8 @@ def _rounds(
             done = subject(variant)
             if done is not None:
                 runs[variant.name].append(done)
-                lines[variant.name].append(before.mean(limit.measure(done.stage("tumor")["runtime"])))
+                line = before.mean(limit.measure(done.stage("tumor")["runtime"]))
+                lined[variant.name].append((line, done))
         for rival in others:
             cost = attempt(rival.name, lambda rival=rival: rival.run(slide))
             if cost is None:
@@ -150,7 +151,7 @@ def _rounds(
                     pair.append(done.cost.wall_seconds / cost.cost.wall_seconds)
     return {
         "runs": runs,
-        "lines": lines,
+        "lined": lined,
         "rivals": rival_costs,
         "beside": beside,
         "failed": failed,
@@ -175,17 +176,14 @@ def _row(kit: Kit, name: str, title: str, got: dict[str, Any], limit_ratio: floa
     notes: list[str] = []
     numbers: dict[str, Any] = {"failed": got["failed"]}
     for variant, runs in got["runs"].items():
-        lines: list[Roofline] = got["lines"][variant]
-        if not runs or variant in got["failed"]:
+        # only the first run of each round has a roofline around it, those beside rivals have none
+        lined: list[tuple[Roofline, Analysis]] = got["lined"][variant]
+        if not lined or variant in got["failed"]:
             continue
+        lines = [line for line, _ in lined]
         stage = runs[-1].stage("tumor")
-        # a roofline was measured right after the first run of each round; the runs beside rivals have none
-        step = len(runs) // len(lines)
-        against = [line.ratio(run.cost.wall_seconds) for line, run in zip(lines, runs[::step], strict=True)]
-        left = [
-            line.start_up_seconds(run.cost.wall_seconds, limit_ratio)
-            for line, run in zip(lines, runs[::step], strict=True)
-        ]
+        against = [line.ratio(run.cost.wall_seconds) for line, run in lined]
+        left = [line.start_up_seconds(run.cost.wall_seconds, limit_ratio) for line, run in lined]
         decode, infer = (
             spread([getattr(line, f"{part}_seconds") for line in lines]) for part in ("decode", "infer")
         )
@@ -211,8 +209,10 @@ def _row(kit: Kit, name: str, title: str, got: dict[str, Any], limit_ratio: floa
                 Bar(f"no fitting level: {variant} / roofline", spread(against).median, limit_ratio, "lower")
             )
         elif name == "pipeline":
-            allowed = [limit_ratio * line.seconds + START_UP_LIMIT_SECONDS for line in lines]
-            over = [run.cost.wall_seconds / most for most, run in zip(allowed, runs[::step], strict=True)]
+            over = [
+                run.cost.wall_seconds / (limit_ratio * line.seconds + START_UP_LIMIT_SECONDS)
+                for line, run in lined
+            ]
             what = f"slide → heatmap: {variant} / ({limit_ratio:.2f} × roofline + {START_UP_LIMIT_SECONDS} s)"
             bars.append(Bar(what, spread(over).median, 1.0, "lower"))
             peak = spread([run.cost.peak_bytes / 2**20 for run in runs]).median

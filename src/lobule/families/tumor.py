@@ -119,10 +119,11 @@ def tumor_mask(map_: ScalarMap, threshold: float) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = np.nan_to_num(map_.values, nan=0.0) >= threshold
     parts = connected_parts(mask, diagonal=False)
     cell_mm2 = map_.frame.mpp.pixel_area_um2 / 1e6
-    areas_mm2: NDArray[np.floating] = parts.area * cell_mm2
+    areas_mm2 = np.asarray(parts.area * cell_mm2, np.float64)
     if parts.at_edge().any():
         # the last cells reach beyond the slide
-        areas_mm2 = np.bincount(parts.labels().ravel(), cell_areas_mm2(map_).ravel())[1:]
+        cells = np.bincount(parts.labels().ravel(), cell_areas_mm2(map_).ravel())
+        areas_mm2 = np.asarray(cells[1:], np.float64)
     mask = mask & ~parts.painted(areas_mm2 < least_region_mm2(map_.frame))
     holes = connected_parts(~mask, diagonal=False)
     return mask | holes.painted(holes.area * cell_mm2 < MIN_HOLE_MM2)
