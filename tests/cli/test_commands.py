@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +67,31 @@ def test_nothing_is_connected_to(slide: Path, tmp_path: Path) -> None:
     assert "NETWORK" not in done.stdout + done.stderr
     guarded = lobule(code=NO_NETWORK + "import socket; socket.create_connection(('127.0.0.1', 9))")
     assert "NETWORK USED" in guarded.stderr, "the guard itself works"
+
+
+def test_a_nuclei_graph_that_is_not_as_its_card_says_is_one_line_and_exits_2(
+    slide: Path, models: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    card = tmp_path / "models" / "darkness" / "card.json"
+    graph = json.loads(card.read_text())
+    graph["graphs"][0]["outputs"][0]["name"] = "elsewhere"
+    card.write_text(json.dumps(graph))
+    done = lobule(
+        "analyze", slide, slide, "--out", tmp_path / "o", "--models", tmp_path / "models", "--quiet"
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("lobule: model darkness: ")
+
+
+def test_a_summary_that_cannot_be_written_leaves_the_results_and_exits_1(
+    slide: Path, models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "summary.csv" / "in the way").mkdir(parents=True)
+    done = lobule("analyze", slide, "--out", tmp_path, "--models", models, "--only", "tumor")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"lobule: {tmp_path / 'summary.csv'}: cannot be written")
+    assert "report: " in done.stdout
 
 
 def test_quiet_says_only_what_failed(slide: Path, models: Path, tmp_path: Path) -> None:

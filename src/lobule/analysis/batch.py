@@ -12,7 +12,6 @@ from typing import Literal
 
 from lobule.analysis.files import FINDINGS, are_whole, results_in, writing
 from lobule.analysis.given_mpp import open_with_mpp
-from lobule.analysis.memory import fit_workers
 from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
 from lobule.analysis.single import Result, prepare, run_stages
@@ -116,7 +115,6 @@ def analyze_slides(
     equipment = equip(options) if equipment is None else equipment
     unwritten = False
     with equipment.networks:
-        fit_workers(options, equipment.models.values(), 0)
         for number, (slide, slide_id) in enumerate(ids.items(), 1):
             reporter.say(f"[{number}/{len(ids)}] {slide.name}")
             outcome = _attempt(slide, slide_id, out, options, equipment, mpp, reporter, after)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from lobule.analysis.memory import fit_workers
 from lobule.analysis.options import Options
 from lobule.errors import ConfigurationError, LobuleError
 from lobule.models.zoo import Model, select_models
@@ -144,12 +145,12 @@ def equip(options: Options) -> Equipment:
             precisions_of(
                 runtime, options.precision, models[family]
             )  # says what cannot be had, before any slide
+    # a slide for which memory does not suffice is refused; the others all get as many workers
+    workers = fit_workers(options, models.values(), 0)
     networks = Networks(runtime, options.precision)
     wanted = "tumor" in options.only and "tumor" in models and options.specimen == "breast"
-    if options.max_ram_bytes is not None:
-        return Equipment(models, networks)  # the number of workers depends on the slide
     if wanted:
-        start_tumor_networks(networks, models["tumor"], options.worker_count, thorough=options.thorough)
+        start_tumor_networks(networks, models["tumor"], workers, thorough=options.thorough)
     if "nuclei" in options.only and "nuclei" in models:
-        networks.start(models["nuclei"], "segment", options.worker_count)
+        networks.start(models["nuclei"], "segment", workers)
     return Equipment(models, networks)
