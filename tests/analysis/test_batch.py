@@ -443,3 +443,11 @@ def test_a_slide_that_the_table_of_mpp_lacks_is_told_so(models: Path, tmp_path: 
     assert said in outcome.reason
     (checked,) = check_slides([tmp_path / "field.png"], options, table)
     assert said in checked.problems[0]
+
+
+def test_the_report_says_that_memory_and_bytes_read_are_the_process_s(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    _words([painted], tmp_path, models)
+    page = (tmp_path / "painted" / "report.html").read_text("utf-8")
+    assert "Peak memory of this process so far" in page and "Read by this process so far" in page
