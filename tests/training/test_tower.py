@@ -20,6 +20,7 @@ from lobule.models.zoo import load_model  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import compare_recipes  # noqa: E402
 from lobule.training.loop import read_curve  # noqa: E402
+from lobule.training.robustness import DISTURBANCES  # noqa: E402
 from lobule.training.tower import evaluate, export_run, open_run, train_run  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -155,9 +156,12 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     assert {entry.used_for for entry in card.data} == {"training", "selection", "test"}
     found = evaluate(run, data, "test", say=lambda _: None)
     again = evaluate(tmp_path / "nuclei-mine", data, "test", say=lambda _: None, recipe=recipe)
-    for one, other, shipped in zip(found.scores, again.scores, card.scores, strict=True):
+    for one, other, shipped in zip(found.scores, again.scores, card.scores, strict=False):
         assert one.name == other.name and abs(one.value - other.value) < 2e-3
         assert shipped == other
+    # behind them how it bears disturbance
+    beyond = [score.name for score in card.scores[len(found.scores) :]]
+    assert beyond == [f"Dice with the undisturbed, {one.name}" for one in DISTURBANCES]
     with pytest.raises(ConfigurationError, match="already"):
         export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
 

@@ -161,8 +161,11 @@ def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
 
 
 def _areas(nuclei: NucleiOutcome) -> Iterator[Areas]:
-    """The distribution over the region, and over the other tissue where it was looked at."""
-    yield Areas(nuclei.where, nuclei.columns.area_um2)
+    """The distribution over the region, and over the other tissue where it was looked at; of nuclei seen whole."""
+    whole = nuclei.columns.touches_border == 0
+    if not whole.any():
+        return
+    yield Areas(nuclei.where, nuclei.columns.area_um2[whole])
     if nuclei.elsewhere is not None and len(nuclei.elsewhere.area_um2) >= LEAST_TO_COMPARE:
         yield Areas(nuclei.elsewhere.name, nuclei.elsewhere.area_um2)
 

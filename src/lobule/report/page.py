@@ -302,7 +302,7 @@ def _areas_figure(areas: Sequence[Areas]) -> _Figure | None:
     if not filled or not len(areas[0].area_um2):
         return None
     counts = [_plural(len(place.area_um2), "nucleus", "nuclei") for place in filled]
-    caption = f"{counts[0]} of the {filled[0].place}"
+    caption = f"{counts[0]} of the {filled[0].place}, those seen whole"
     if len(filled) > 1:
         caption += (
             f", beside {counts[1]} of {filled[1].place}: every kind of cell that lies there, normal epithelium "

@@ -360,8 +360,10 @@ class NucleiTask:
             pixels=pixel_statistics([field.pixels for field in self.parts["training"]]),
             made_by=f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
         )
-        found = self.score(self.graph_predictor(folder, card), thresholds, "test")
-        return card.model_copy(update={"scores": found.scores})
+        predict = self.graph_predictor(folder, card)
+        found = self.score(predict, thresholds, "test")
+        moved = self.disturb(predict, thresholds, "test")
+        return card.model_copy(update={"scores": (*found.scores, *_disturbed(moved, found.scores[0].on))})
 
 
 def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.uint8]:
@@ -397,6 +399,11 @@ def _score(name: str, value: Interval, where: str, how: str) -> Score:
         on=where,
         how=how,
     )
+
+
+def _disturbed(moved: Sequence[Moved], where: str) -> list[Score]:
+    how = "overlap of the mask with that of the same field undisturbed; bootstrap over fields"
+    return [_score(f"Dice with the undisturbed, {one.name}", one.dice, where, how) for one in moved]
 
 
 def _row(field: NucleiField, scores: ImageScores) -> dict[str, str | float]:
