@@ -162,6 +162,8 @@ def test_tissue_that_was_given_bounds_what_is_counted(painted: Path, models: Pat
     nuclei = Nuclei.joined(result.nuclei.batches())
     assert len(nuclei) > 0
     assert nuclei.centroid_px[:, 0].max() <= middle + 1e-6
+    assert any("lies beside the tissue that was given" in notice.message for notice in result.warnings)
+    assert not any("beside the tissue" in notice.message for notice in plain.warnings)
     assert result.nuclei.tile_area_mm2.sum() <= middle * height * MPP**2 / 1e6 * 1.001
 
 

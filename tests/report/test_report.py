@@ -468,7 +468,10 @@ def test_areas_are_drawn_where_they_lie_and_named_for_what_they_are(tmp_path: Pa
     # the filled shape lies on the right, the line on the left; along the axis both go on
     filled, line = (np.flatnonzero(near(picture, color).sum(axis=0) > 12) for color in AREA_COLORS)
     assert filled.min() > width * 0.6 and line.min() < width * 0.4
-    assert "900 nuclei of the tumor region, those seen whole, beside 400 nuclei of tissue outside the tumor region" in page.text
+    assert (
+        "900 nuclei of the tumor region, those seen whole, beside 400 nuclei of tissue outside the tumor region"
+        in page.text
+    )
     assert "every kind of cell" in page.text and "nuclear area, µm²" in page.text
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
 from lobule import __version__
 from lobule.analysis.clock import Clock
@@ -50,6 +50,9 @@ from lobule.progress import QuietReporter, Reporter
 from lobule.provenance import SlideIdentity, slide_identity
 from lobule.runtimes import Precision, choose_runtime
 from lobule.slides import Slide, require_mpp
+
+if TYPE_CHECKING:
+    from shapely import Polygon
 
 __all__ = ["Prepared", "Result", "analyze", "prepare", "run_stages"]
 
@@ -309,6 +312,8 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         stages.append(_done("tumor", over.model, tumor))
         measured += tumor_measurements(tumor, seen)
         notices += tumor_notices(tumor, over.model)
+        if options.tissue is not None:
+            notices += _tumor_beside(_tissue_polygons(seen), tumor)
     else:
         stages.append(Stage(name="tumor", status="skipped", reason=skip))
         reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
@@ -384,11 +389,8 @@ def _why_skip_unseen(family: Literal["tumor", "nuclei"], prepared: Prepared) -> 
     return None
 
 
-def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> Place:
-    """The tumor region with the other tissue beside it, or the tissue where there is no such region.
-
-    Tissue that was ``given`` bounds the region: who drew it wants nothing beside it counted.
-    """
+def _tissue_polygons(seen: TissueOutcome) -> tuple[Polygon, ...]:
+    """The tissue in level-0 px, as far as there is slide."""
     import shapely
     from shapely import affinity
 
@@ -400,7 +402,31 @@ def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> P
         affinity.scale(polygon, sx, sy, origin=(0, 0)).intersection(slide)
         for polygon in polygons_from_mask(seen.tissue.mask)
     )
-    tissue = tuple(polygon for polygon in placed if polygon.area > 0)
+    return tuple(polygon for polygon in placed if polygon.area > 0)
+
+
+def _tumor_beside(tissue: Sequence[Polygon], tumor: TumorOutcome) -> list[Notice]:
+    """That the tumor region reaches beyond the tissue that was given, where a tenth of it or more does."""
+    import shapely
+
+    region = shapely.union_all([one.polygon for one in tumor.regions])
+    if region.is_empty:
+        return []
+    share = region.difference(shapely.union_all(list(tissue))).area / region.area
+    if share < 0.1:
+        return []
+    told = f"{share:.0%} of the tumor region lies beside the tissue that was given: it is found tile by tile; its area"
+    return [Notice(code="tissue", message=f"{told} counts all of it, nuclei are counted within the tissue.")]
+
+
+def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> Place:
+    """The tumor region with the other tissue beside it, or the tissue where there is no such region.
+
+    Tissue that was ``given`` bounds the region: who drew it wants nothing beside it counted.
+    """
+    import shapely
+
+    tissue = _tissue_polygons(seen)
     if tumor is None or not tumor.regions:
         return Place(tissue, "tissue", tissue)
     regions = tuple(region.polygon for region in tumor.regions)
