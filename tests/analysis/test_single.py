@@ -12,11 +12,13 @@ import pytest
 import shapely
 import tifffile
 from painted_slides import MPP, SQUARES, paint
+from PIL import Image
 
 from lobule import analyze, open_slide
 from lobule.analysis import Options
 from lobule.errors import ConfigurationError, MissingResolutionError, WrongStainError
 from lobule.findings.schema import json_schema
+from lobule.geometry import Mpp
 from lobule.slides import ArraySlide
 
 CELL_PX = 64 / MPP
@@ -47,6 +49,25 @@ def test_the_painted_squares_come_back_within_one_heatmap_cell(results: Path) ->
         assert polygon.is_valid
         np.testing.assert_allclose(polygon.bounds, square, atol=CELL_PX)
         assert polygon.symmetric_difference(shapely.box(*square)).area <= polygon.length * CELL_PX / 2
+
+
+def test_tissue_that_no_tile_holds_enough_of_is_not_called_free_of_tumor(
+    models: Path, tmp_path: Path
+) -> None:
+    """Fragments, one to a tile and less than a quarter of it."""
+    image = np.full((1024, 1024, 3), (240, 238, 241), np.uint8)
+    rows, columns = np.mgrid[:1024, :1024]
+    # a tile is 128 px wide
+    inside = np.hypot(rows % 128 - 64, columns % 128 - 64) < 30
+    random = np.random.default_rng(0)
+    image[inside] = np.clip(random.normal((200, 120, 170), 15, (inside.sum(), 3)), 0, 255)
+    Image.fromarray(inside).save(tmp_path / "fragments.png")
+    options = Options(only=("tumor",), models=(str(models),), tissue=tmp_path / "fragments.png")
+    result = analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=options)
+    assert result.tissue.tissue.mask.any() and result.tumor is not None and result.tumor.tiles == 0
+    assert any(notice.message.startswith("100% of the tissue") for notice in result.warnings)
+    report = (result.write(tmp_path) / "report.html").read_text("utf-8")
+    assert "No tile held enough tissue" in report and "No tumor region was found" not in report
 
 
 def test_a_field_smaller_than_a_tile_is_judged_by_its_tissue_alone(models: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def make_findings(**changes: Any) -> Findings:
         level_sizes_px=(SIZE, (1000, 750)),
         mpp_source="file",
         objective_power=20.0,
-        stain="he",
+        stain="he: 97% of the color is pink to purple",
         has_icc_profile=False,
     )
     run = Run(

@@ -274,3 +274,12 @@ def test_the_two_whites_of_a_real_slide_are_told_apart(slides_dir: Path) -> None
         tissue = find_tissue(image, 16.0, method=method)  # type: ignore[arg-type]
         assert 0.55 < tissue.share < 0.68
         assert not tissue.mask[:20, :20].any() and tissue.mask[220, 150]
+
+
+def test_a_slide_that_is_pen_all_over_is_not_called_blank() -> None:
+    image = np.empty((200, 300, 3), np.uint8)
+    image[:] = (40, 160, 70)
+    image[::2] = (60, 190, 90)
+    tissue = find_tissue(image, 8.0)
+    assert tissue.pen.all() and tissue.empty
+    assert tissue.warnings == ("no tissue found: all of the image is pen or unscanned",)

@@ -17,6 +17,7 @@ from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model
+from lobule.tiles import tile_shares
 
 if TYPE_CHECKING:
     from lobule.analysis.single import Prepared
@@ -36,6 +37,8 @@ THRESHOLD_ODDS = 2.0
 """The tumor area's bounds are those at the threshold's odds times and over this."""
 BLURRED_NOTICE_SHARE = 0.1
 COLOR_NOTICE_SD = 3.0
+UNJUDGED_NOTICE_SHARE = 0.2
+"""Of the tissue: what lies in tiles along its edge alone stays below."""
 NUCLEUS_DIAMETER_UM = (4.0, 14.0)
 """Between these lies the median nuclear diameter of a slide whose mpp is right."""
 LARGE_NUCLEUS_TIMES = 2.0
@@ -93,8 +96,9 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
     return notices
 
 
-def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measurement]:
+def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -> list[Measurement]:
     """Area and share of the tumor region, with what a shifted threshold would give."""
+    patch_threshold = model.card.thresholds["patch"]
     area = sum(region.area_mm2 for region in tumor.regions)
     cells_mm2 = cell_areas_mm2(tumor.decided_on)
 
@@ -145,10 +149,10 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome) -> list[Measure
             Measurement(
                 stage="tumor",
                 name="positive_tiles",
-                label="Tiles with a tumor probability of 0.5 or more",
-                value=_rounded(float((tumor.heatmap.values[judged] >= 0.5).mean())),
+                label="Tiles called tumor by the first stage alone",
+                value=_rounded(float((tumor.heatmap.values[judged] >= patch_threshold).mean())),
                 unit="",
-                how=f"share among {int(judged.sum())} tiles with tissue, first stage alone",
+                how=f"share among {int(judged.sum())} tiles with tissue; at the model's threshold, {patch_threshold:g}",
             )
         )
     focus = np.isfinite(tumor.blurred.values)
@@ -183,9 +187,25 @@ def _blurred_share(tumor: TumorOutcome) -> Measurement | None:
     )
 
 
-def tumor_notices(tumor: TumorOutcome, model: Model) -> list[Notice]:
+def _unjudged_share(tumor: TumorOutcome, seen: TissueOutcome) -> float:
+    """The share of the tissue that lies in tiles which hold too little of it to be judged."""
+    shares = tile_shares(tumor.grid, seen.tissue.mask, seen.frame, tumor.frame)
+    tissue = shares * cell_areas_mm2(tumor.heatmap)
+    total = float(tissue.sum())
+    return float(tissue[np.isnan(tumor.heatmap.values)].sum()) / total if total else 0.0
+
+
+def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> list[Notice]:
     """Warnings that the tumor stage gives rise to."""
     notices = []
+    if (unjudged := _unjudged_share(tumor, seen)) > UNJUDGED_NOTICE_SHARE:
+        notices.append(
+            Notice(
+                code="tissue",
+                message=f"{unjudged:.0%} of the tissue lies in tiles that hold a quarter of tissue or less; the tumor "
+                "model's first stage does not judge these.",
+            )
+        )
     focus = np.isfinite(tumor.blurred.values)
     if focus.any() and (share := float(tumor.blurred.values[focus].mean())) > BLURRED_NOTICE_SHARE:
         notices.append(

@@ -310,8 +310,8 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
             reporter=reporter,
         )
         stages.append(_done("tumor", over.model, tumor))
-        measured += tumor_measurements(tumor, seen)
-        notices += tumor_notices(tumor, over.model)
+        measured += tumor_measurements(tumor, seen, over.model)
+        notices += tumor_notices(tumor, over.model, seen)
         if options.tissue is not None:
             notices += _tumor_beside(_tissue_polygons(seen), tumor)
     else:

@@ -99,7 +99,14 @@ def _percent(value: float | None) -> str:
         return _MISSING
     if 0 < abs(value) < 0.001:
         return f"< 0.1{_THIN}%"
-    return f"{value * 100:.{0 if abs(value) >= 0.995 or value == 0 else 1}f}{_THIN}%"
+    # what is not all must not read as 100 %
+    return f"{value * 100:.{0 if abs(value) >= 0.9995 or value == 0 else 1}f}{_THIN}%"
+
+
+def _stain(told: str) -> str:
+    """The kind of stain by its name, with what spoke for it."""
+    kind, colon, reason = told.partition(": ")
+    return f"{_STAINS.get(kind, kind)}{colon}{reason}"
 
 
 def _bytes(value: int | None) -> str:
@@ -165,7 +172,9 @@ def _summary(findings: Findings) -> list[str]:
     if tumor := said("tumor_area"):
         regions = known.get("tumor_regions")
         number = int(regions.value) if regions is not None and regions.value is not None else None
-        if number == 0:
+        if next((stage.tiles for stage in findings.stages if stage.name == "tumor"), None) == 0:
+            sentences.append("No tile held enough tissue to be judged for tumor.")
+        elif number == 0:
             sentences.append("No tumor region was found.")
         else:
             where = "" if number is None else f" in {_plural(number, 'region', 'regions')}"
@@ -400,7 +409,7 @@ def _slide_rows(findings: Findings) -> list[tuple[str, str]]:
             "Objective",
             f"{slide.objective_power:g} ×" if slide.objective_power is not None else "not stated by the file",
         ),
-        ("Stain", _STAINS.get(slide.stain, slide.stain)),
+        ("Stain", _stain(slide.stain)),
         ("Color profile", "ICC profile present" if slide.has_icc_profile else "none"),
         ("File size", _bytes(slide.size_bytes)),
         ("Identity", f"{slide.identity_method} {slide.identity}"),
@@ -505,7 +514,7 @@ def _context(findings: Findings, evidence: Evidence) -> dict[str, Any]:
             (
                 findings.slide.file,
                 findings.slide.format,
-                _STAINS.get(findings.slide.stain, findings.slide.stain),
+                _stain(findings.slide.stain),
             )
         ),
         "started": findings.run.started,

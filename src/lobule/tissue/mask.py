@@ -127,9 +127,10 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
     pen = find_pen(balanced, mpp) & ~unscanned
     usable = ~(pen | unscanned)
     used: TissueMethod = method
-    if _is_blank(image, usable):
+    if not usable.any() or _is_blank(image, usable):
         nothing = np.zeros(usable.shape, np.bool_)
-        return Tissue(nothing, method, pen, nothing, unscanned, ("no tissue found: the image is blank",))
+        why = "the image is blank" if usable.any() else "all of the image is pen or unscanned"
+        return Tissue(nothing, method, pen, nothing, unscanned, (f"no tissue found: {why}",))
     colored = _colored(balanced, usable, method)
     if glass is None and max(image.shape[:2]) * mpp <= _FIELD_UM:
         # a field taken inside tissue; pale stroma has next to no saturation, but glass has no fibers
@@ -144,14 +145,9 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
         if mask.any():
             warnings.append(f"{method} found no tissue; Otsu's threshold on brightness was used instead")
     if not mask.any():
-        if not usable.any():
-            warnings.append("no tissue found: all of the image is pen or unscanned")
-        else:
-            used = "whole"
-            mask = usable.copy()
-            warnings.append(
-                "no tissue found by saturation or brightness; the whole image was taken as tissue"
-            )
+        used = "whole"
+        mask = usable.copy()
+        warnings.append("no tissue found by saturation or brightness; the whole image was taken as tissue")
     fold = find_folds(balanced, mask, mpp)
     if pen.any():
         warnings.append(
@@ -178,8 +174,6 @@ def _colored(
 
 def _is_blank(image: NDArray[np.uint8], usable: NDArray[np.bool_]) -> bool:
     """Whether what was scanned holds nothing but an even color: noise, no structure."""
-    if not usable.any():
-        return True
     spreads, middles = [], []
     for channel in range(3):
         # percentiles from a histogram: exact, and in one pass
