@@ -97,6 +97,22 @@ def test_frames_are_kept_and_a_cut_off_one_is_made_again(tmp_path: Path) -> None
     np.testing.assert_array_equal(pixels, source.draw(np.random.default_rng(0), 12)[0])
 
 
+def test_frames_of_another_classifier_seed_or_field_are_made_anew(tmp_path: Path) -> None:
+    refine = RECIPE.refine.model_copy(update={"compose": SMALL})
+    recipe = RECIPE.model_copy(update={"refine": refine})
+
+    def never(tiles: np.ndarray) -> np.ndarray:
+        return np.zeros(len(tiles), np.float32)
+
+    first = compose_frames(recipe, draw_fields(), classify, 1, 5, tmp_path)
+    assert first[0].heatmap.max() > 0
+    assert compose_frames(recipe, draw_fields(), never, 1, 5, tmp_path)[0].heatmap.max() == 0
+    other = compose_frames(recipe, draw_fields(), classify, 1, 6, tmp_path)
+    assert not np.array_equal(other[0].pixels, first[0].pixels)
+    back = compose_frames(recipe, draw_fields(), classify, 1, 5, tmp_path)
+    np.testing.assert_array_equal(back[0].heatmap, first[0].heatmap)
+
+
 def test_region_scores_tell_both_stages_apart() -> None:
     truth = np.zeros((8, 8), bool)
     truth[:4] = True

@@ -6,6 +6,7 @@ Stage 1 is really run on every tile, so its errors on fields it never saw are th
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -240,6 +241,12 @@ def at_working_mpp(fields: Sequence[FieldImage], field_mpp: float, mpp: float) -
     ]
 
 
+def key_of_made(fields: Sequence[FieldImage], *circumstances: object) -> str:
+    """The digest of the fields and of whatever else something was made of (values with a stable ``repr``)."""
+    named = [(field.name, field.label, field.pixels.shape) for field in fields]
+    return hashlib.sha256(repr((named, circumstances)).encode()).hexdigest()
+
+
 def compose_frames(
     recipe: TumorRecipe,
     fields: Sequence[FieldImage],
@@ -248,9 +255,24 @@ def compose_frames(
     seed: int,
     folder: Path,
 ) -> list[Frame]:
-    """Returns ``count`` composed slides as frames; kept in ``folder``, from which a killed run goes on."""
+    """Returns ``count`` composed slides as frames; kept in ``folder``, from which a killed run goes on.
+
+    What was made there by another classifier, of other fields or by another recipe is made anew.
+    """
     settings, mpp = recipe.patch, recipe.patch.mpp
     scaled = at_working_mpp(fields, recipe.field_mpp, mpp)
+    probe = np.random.default_rng(0).integers(0, 256, (1, settings.tile_px, settings.tile_px, 3), np.uint8)
+    key = key_of_made(
+        fields,
+        seed,
+        recipe.field_mpp,
+        settings.tile_px,
+        settings.mpp,
+        settings.min_tissue,
+        recipe.refine.size_px,
+        recipe.refine.compose.model_dump_json(),
+        classify(probe).tolist(),
+    )
     frames = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -258,15 +280,23 @@ def compose_frames(
             path = folder / f"{number:03d}.npz"
             try:
                 with path.open("rb") as handle, np.load(handle) as held:
-                    frames.append(Frame(held["pixels"], held["heatmap"], held["cells"], held["truth"]))
-                continue
+                    if str(held["made_of"]) == key:
+                        frames.append(Frame(held["pixels"], held["heatmap"], held["cells"], held["truth"]))
+                        continue
             except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
                 pass  # not made yet, or cut off while it was written
             slide, tumor = compose_slide(scaled, recipe.refine.compose, np.random.default_rng([seed, number]))
             frame = frame_of(
                 slide, tumor, classify, settings.tile_px, settings.min_tissue, recipe.refine.size_px
             )
-            np.savez(path, pixels=frame.pixels, heatmap=frame.heatmap, cells=frame.cells, truth=frame.truth)
+            np.savez(
+                path,
+                pixels=frame.pixels,
+                heatmap=frame.heatmap,
+                cells=frame.cells,
+                truth=frame.truth,
+                made_of=key,
+            )
             frames.append(frame)
     except OSError as error:
         raise ResultWriteError(folder, f"composed slides cannot be kept: {error}") from error
@@ -406,7 +436,7 @@ def region_scores(
                     low=round(interval.low, 4),
                     high=round(interval.high, 4),
                     on=f"{len(ill)} slides with tumor composed of BACH test block fields",
-                    how=f"mean over slides, {how}; bootstrap over slides",
+                    how=f"mean over slides, {how}; bootstrap over slides, which share fields",
                 )
             )
         if well:
@@ -419,7 +449,7 @@ def region_scores(
                     low=round(interval.low, 4),
                     high=round(interval.high, 4),
                     on=f"{len(well)} slides without tumor composed of BACH test block fields",
-                    how=f"share of the slide's area, {how}; bootstrap over slides",
+                    how=f"share of the slide's area, {how}; bootstrap over slides, which share fields",
                 )
             )
     return out

@@ -235,7 +235,7 @@ def agreement_scores(one: Agreement, where: str) -> list[Score]:
                 low=round(interval.low, 4),
                 high=round(interval.high, 4),
                 on=where,
-                how=how + what + "; bootstrap over slides",
+                how=how + what + "; bootstrap over slides, which share fields",
             )
         )
     return out

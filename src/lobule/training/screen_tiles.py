@@ -23,7 +23,7 @@ from lobule.phantom.noise import periodic_noise
 from lobule.slides import open_slide, read_region, working_frame
 from lobule.training.augment import augment_color, pale_tile, resize_area, turn
 from lobule.training.bach import FieldImage, tissue_share
-from lobule.training.composed import at_working_mpp, compose_slide
+from lobule.training.composed import at_working_mpp, compose_slide, key_of_made
 from lobule.training.recipe import ComposeSettings, ScreenRecipe, TileMix
 
 __all__ = [
@@ -356,8 +356,13 @@ def make_tiles(
     """Returns tiles of ``mix``; kept in ``folder`` by shards, from which a killed run goes on.
 
     ``basis`` is `feature_basis`'s; shards are numbered, and drawn, from ``first`` on. Slides are composed of the
-    fields that are as large as the first. Raises ResultWriteError.
+    fields that are as large as the first. Shards of another teacher, other fields or another recipe are made anew.
+    Raises ResultWriteError.
     """
+    probe = np.random.default_rng(0).integers(0, 256, (recipe.tile_px, recipe.tile_px, 3), np.uint8)
+    drawn_by = recipe.model_dump_json(exclude={"loop", "network"})
+    made_of = (drawn_by, mix.model_dump_json(), teacher.judge(probe), basis[0].tobytes(), basis[1].tobytes())
+    key = key_of_made(fields, *made_of)
     alike = [field for field in fields if field.pixels.shape == fields[0].pixels.shape]
     scaled = at_working_mpp(alike, recipe.field_mpp, recipe.mpp)
     try:
@@ -369,13 +374,17 @@ def make_tiles(
         for at in range(mix.shards):
             number = first + at
             path = folder / f"{number:03d}.npz"
-            shard = _held(path)
+            shard = _held(path, key)
             if shard is None:
                 shard = _make_shard(fields, scaled, teacher, basis, recipe, mix, number, folder)
                 part = path.with_suffix(".part")
                 with part.open("wb") as handle:
                     np.savez(
-                        handle, tiles=shard.tiles, probability=shard.probability, features=shard.features
+                        handle,
+                        tiles=shard.tiles,
+                        probability=shard.probability,
+                        features=shard.features,
+                        made_of=key,
                     )
                 part.replace(path)
                 say(f"tiles: {at + 1} of {mix.shards} × {mix.shard} judged by the patch network")
@@ -387,10 +396,12 @@ def make_tiles(
     return ScreenTiles(tiles, probability, np.concatenate(features))
 
 
-def _held(path: Path) -> ScreenTiles | None:
+def _held(path: Path, key: str) -> ScreenTiles | None:
     try:
         with path.open("rb") as handle, np.load(handle) as held:
             arrays: Any = held
+            if str(arrays["made_of"]) != key:
+                return None
             return ScreenTiles(arrays["tiles"], arrays["probability"], arrays["features"])
     except (FileNotFoundError, zipfile.BadZipFile, EOFError, ValueError, KeyError):
         return None  # not made yet, or cut off while it was written
