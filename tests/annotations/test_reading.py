@@ -368,6 +368,18 @@ def test_holes_and_ellipses_of_halo(tmp_path: Path) -> None:
     assert found.geometry.area == pytest.approx(100 * 100 - np.pi * 30 * 30, rel=2e-3)
 
 
+def test_an_island_within_a_hole_stays(tmp_path: Path) -> None:
+    def square(hole: int, low: int, high: int) -> str:
+        points = [(low, low), (high, low), (high, high), (low, high)]
+        corners = "".join(f'<V X="{x}" Y="{y}"/>' for x, y in points)
+        return f'<Region Type="Polygon" NegativeROA="{hole}"><Vertices>{corners}</Vertices></Region>'
+
+    drawn = square(0, 0, 1000) + square(1, 200, 800) + square(0, 400, 600)
+    document = f'<Annotations><Annotation Name="L"><Regions>{drawn}</Regions></Annotation></Annotations>'
+    found = read_regions(_save(tmp_path, document, "a.annotations"))
+    assert [region.geometry.area for region in found] == [1000**2 - 600**2, 200**2]
+
+
 REAL = {
     "asap_CMU-1_segmentation.xml": (4, {"malignant", "benign"}),
     "asap_CMU-1_detection.xml": (23, {"malignant", "benign"}),

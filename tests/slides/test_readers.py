@@ -182,6 +182,39 @@ def test_each_compression_gives_the_pixels_that_were_painted(
         assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
 
 
+@pytest.mark.parametrize("code", [33003, 33004, 33005, 34712])
+@pytest.mark.parametrize("kind", ["rgb", "ycbcr"])
+def test_jpeg_2000_has_the_colors_that_the_file_states(
+    code: int, kind: str, picture: Picture, tmp_path: Path
+) -> None:
+    """QuPath and Bio-Formats write RGB under 33003 and 33004, which Aperio uses for other colors."""
+    path = tmp_path / "a.tif"
+    stored = picture
+    if kind == "ycbcr":
+        red, green, blue = (picture[..., channel].astype(float) for channel in range(3))
+        y = 0.299 * red + 0.587 * green + 0.114 * blue
+        planes = (y, 128 + (blue - y) * 0.564334, 128 + (red - y) * 0.713267)
+        stored = np.rint(np.stack(planes, 2)).clip(0, 255).astype(np.uint8)
+    tifffile.imwrite(
+        path,
+        stored,
+        metadata=None,
+        tile=(64, 64),
+        photometric="rgb",
+        compression="jpeg2000",
+        compressionargs={"reversible": True},
+    )
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags[259].overwrite(code)
+        file.pages[0].tags[262].overwrite(2 if kind == "rgb" else 6)
+    with open_slide(path) as slide:
+        found = slide.read_level(0, (0, 0), slide.size)
+    if kind == "rgb":
+        np.testing.assert_array_equal(found, picture)
+    else:
+        assert np.abs(found.astype(int) - picture).max() <= 3
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("predictor", [False, True])
 @pytest.mark.parametrize("planar", ["contig", "separate"])

@@ -100,7 +100,9 @@ def _check(
             slide_mpp = require_mpp(slide)
             clock = Clock()
             overview, frame = look_at_slide(slide, slide_mpp, options.worker_count, clock)
-            seen = look_for_tissue(overview, frame, options.tissue_method, options.tissue, clock)
+            seen = look_for_tissue(
+                overview, frame, options.tissue_method, options.tissue, slide.properties.bounds, clock
+            )
             if seen.stain.kind == "fluorescence":
                 return Checked(
                     path, (f"{path}: not a brightfield slide: {seen.stain.reason}",), tuple(remarks), 0, 0, 0

@@ -278,7 +278,15 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         if will_find_tumor:
             start_tumor_networks(networks, prepared.models["tumor"], workers, thorough=options.thorough)
         overview, frame = look_at_slide(slide, prepared.mpp, workers, clock)
-        looking = ahead.submit(look_for_tissue, overview, frame, options.tissue_method, options.tissue, clock)
+        looking = ahead.submit(
+            look_for_tissue,
+            overview,
+            frame,
+            options.tissue_method,
+            options.tissue,
+            slide.properties.bounds,
+            clock,
+        )
         ahead.submit(_load_what_is_needed_later, nuclei=_why_skip_unseen("nuclei", prepared) is None)
         if will_find_tumor:
             over = TumorPass(

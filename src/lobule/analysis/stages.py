@@ -76,9 +76,17 @@ def look_at_slide(slide: Slide, mpp: Mpp, workers: int, clock: Clock) -> tuple[R
 
 
 def look_for_tissue(
-    overview: RgbImage, frame: WorkingFrame, method: str, mask_file: Path | None, clock: Clock
+    overview: RgbImage,
+    frame: WorkingFrame,
+    method: str,
+    mask_file: Path | None,
+    bounds: Box | None,
+    clock: Clock,
 ) -> TissueOutcome:
-    """Judges the stain and finds tissue on the overview (or takes it from a file)."""
+    """Judges the stain and finds tissue on the overview (or takes it from a file).
+
+    ``bounds`` are the slide's, from whose corner QuPath's GeoJSON counts.
+    """
     with clock.stage("tissue"), clock.part("tissue", "decode_maps"):
         tissue = find_tissue(overview, frame.mpp.mean, method="otsu" if method == "otsu" else "hsv")
         source: str = tissue.method
@@ -88,9 +96,9 @@ def look_for_tissue(
             from lobule.annotations import tissue_from_file
 
             warnings = []
-            tissue = replace(
-                tissue, mask=tissue_from_file(mask_file, frame, warn=warnings.append), warnings=()
-            )
+            origin = (0, 0) if bounds is None else (bounds.x0, bounds.y0)
+            mask = tissue_from_file(mask_file, frame, geojson_origin_px=origin, warn=warnings.append)
+            tissue = replace(tissue, mask=mask, warnings=())
             source = f"file {mask_file.name}"
             if not tissue.mask.any():
                 warnings.append(f"the mask {mask_file.name} marks nothing on this slide")

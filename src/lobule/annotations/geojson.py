@@ -19,9 +19,12 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
 
-def regions_from_geojson(content: bytes, tell: Callable[[str], None] | None = None) -> list[Region]:
-    """The polygons of a GeoJSON document. Raises ValueError, saying what is wrong.
+def regions_from_geojson(
+    content: bytes, tell: Callable[[str], None] | None = None, origin_px: tuple[int, int] = (0, 0)
+) -> list[Region]:
+    """The polygons of a GeoJSON document, in level-0 px. Raises ValueError, saying what is wrong.
 
+    ``origin_px``: where on level 0 its coordinates begin, unless the document says so itself, as lobule's do.
     ``tell`` is told what `shapes.polygonal` did to each polygon that needed it.
     """
     try:
@@ -37,7 +40,21 @@ def regions_from_geojson(content: bytes, tell: Callable[[str], None] | None = No
         _collect(document, "", regions, tell)
     except RecursionError:
         raise ValueError("GeoJSON nested too deeply") from None
-    return regions
+    x, y = _stated_origin(document) or origin_px
+    if (x, y) == (0, 0):
+        return regions
+    from shapely import affinity
+
+    return [Region(region.name, affinity.translate(region.geometry, x, y)) for region in regions]
+
+
+def _stated_origin(document: Any) -> tuple[int, int] | None:
+    """What lobule's own files say was subtracted from level-0 coordinates; None in others."""
+    try:
+        x, y = document["lobule"]["frame"]["geojson_offset_px"]
+        return int(x), int(y)
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def _name_of(properties: Any) -> str:

@@ -44,7 +44,12 @@ def read_bytes(path: str | PathLike[str]) -> bytes:
     return content
 
 
-def read_regions(path: str | PathLike[str], tell: Callable[[str], None] | None = None) -> list[Region]:
+def read_regions(
+    path: str | PathLike[str],
+    tell: Callable[[str], None] | None = None,
+    *,
+    geojson_origin_px: tuple[int, int] = (0, 0),
+) -> list[Region]:
     """The areas in an annotation file, in its order; valid geometries in level-0 pixels.
 
     Read by content: GeoJSON (FeatureCollection, Feature, bare list or geometry, QuPath's classification),
@@ -53,7 +58,8 @@ def read_regions(path: str | PathLike[str], tell: Callable[[str], None] | None =
     NegativeROA are holes in their layer). Points, lines, rulers and arrows are passed over. Rings that
     cross themselves are repaired. ``tell`` is told of every polygon that was repaired or left out ("crosses
     itself", "has no area"), and where it is given polygons in XML of fewer than 3 points are left out and told
-    of ("has fewer than 3 points"), not refused. Raises AnnotationError.
+    of ("has fewer than 3 points"), not refused. ``geojson_origin_px``: the corner of the slide's bounds, from
+    which QuPath counts; a file that lobule wrote says it itself. Raises AnnotationError.
     """
     from lobule.annotations.geojson import regions_from_geojson
     from lobule.annotations.xml_regions import regions_from_xml
@@ -62,7 +68,7 @@ def read_regions(path: str | PathLike[str], tell: Callable[[str], None] | None =
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     try:
         if start in (b"{", b"["):
-            return regions_from_geojson(content, tell)
+            return regions_from_geojson(content, tell, geojson_origin_px)
         if start == b"<" or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return regions_from_xml(content, tell)
     except ValueError as error:

@@ -28,21 +28,25 @@ def _warn(text: str) -> None:
 
 
 def tissue_from_file(
-    path: str | PathLike[str], frame: WorkingFrame, *, warn: Callable[[str], None] = _warn
+    path: str | PathLike[str],
+    frame: WorkingFrame,
+    *,
+    geojson_origin_px: tuple[int, int] = (0, 0),
+    warn: Callable[[str], None] = _warn,
 ) -> NDArray[np.bool_]:
     """Tissue on ``frame``, (H, W) bool, from a mask (PNG, TIFF) or polygons (GeoJSON, ASAP, ImageScope, Halo).
 
     A mask's pixels are looked up at the working pixels' centers. Polygons of every class count, save those
     of a class named Ignore*, Exclude or Background, which are cut out. What lies outside the slide is cut
-    off and told to ``warn`` (by default `warnings.warn`). Raises AnnotationError, also where the file marks
-    nothing on the slide.
+    off and told to ``warn`` (by default `warnings.warn`). ``geojson_origin_px`` as in `read_regions`.
+    Raises AnnotationError, also where the file marks nothing on the slide.
     """
     if is_image(read_bytes(path)[:8]):
         mask = read_mask(path, frame.slide_size)
         if not mask.any():
             raise AnnotationError(path, "the mask marks nothing")
         return _looked_up(mask, frame)
-    return _from_polygons(path, frame, warn)
+    return _from_polygons(path, frame, geojson_origin_px, warn)
 
 
 def _looked_up(mask: NDArray[np.bool_], frame: WorkingFrame) -> NDArray[np.bool_]:
@@ -57,11 +61,14 @@ def _looked_up(mask: NDArray[np.bool_], frame: WorkingFrame) -> NDArray[np.bool_
 
 
 def _from_polygons(
-    path: str | PathLike[str], frame: WorkingFrame, warn: Callable[[str], None]
+    path: str | PathLike[str],
+    frame: WorkingFrame,
+    geojson_origin_px: tuple[int, int],
+    warn: Callable[[str], None],
 ) -> NDArray[np.bool_]:
     import shapely
 
-    regions = read_regions(path)
+    regions = read_regions(path, geojson_origin_px=geojson_origin_px)
     drawn = [region.geometry for region in regions if region.name.strip().lower() not in _LEFT_OUT]
     if not drawn:
         raise AnnotationError(path, "holds no polygon that marks tissue")

@@ -162,9 +162,12 @@ def _from_layers(root: Element, tell: Callable[[str], None] | None) -> list[Regi
                 holes.append(geometry)
             else:
                 drawn.append((region.get("Text") or layer.get("Name") or "", geometry))
-        hole = shapely.union_all(holes) if holes else None
         for name, geometry in drawn:
-            left = geometry if hole is None else polygonal(shapely.difference(geometry, hole))
+            # a hole is cut out of what it lies in; an island drawn within it stays
+            cut = [hole for hole in holes if not hole.covers(geometry)]
+            left = polygonal(shapely.difference(geometry, shapely.union_all(cut))) if cut else geometry
             if left is not None:
                 regions.append(Region(name, left))
+            elif tell is not None:
+                tell(f"region {name!r} is all hole")
     return regions

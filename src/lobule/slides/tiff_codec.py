@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lobule.slides.jpeg_frames import DecodeError, decode_jpeg
 from lobule.slides.slide import RgbImage
-from lobule.slides.tiff_pixels import PixelPlan
+from lobule.slides.tiff_pixels import JPEG_2000, PixelPlan
 
 __all__ = ["decode_segment"]
 
@@ -25,7 +25,7 @@ def decode_segment(
     Raises DecodeError where the bytes are not what the tags say; never takes more memory than these allow.
     """
     width, samples = plan.segment_width, plan.segment_samples
-    if plan.compression in (7, 33003, 33005, 34712, 50001):
+    if plan.compression in (7, *JPEG_2000, 50001):
         pixels = _decode_picture(data, plan, rows, tables, out)
         if pixels.shape[0] < rows or pixels.shape[1] < width or pixels.shape[2] != samples:
             raise DecodeError(f"a tile holds {pixels.shape} where {(rows, width, samples)} belong")
@@ -85,7 +85,8 @@ def _decode_picture(
         raise DecodeError(f"a tile holds {decoded.dtype} samples")
     if decoded.ndim == 2:
         decoded = decoded[..., None]
-    if plan.compression == 33003:
+    # Aperio's 33003 says RGB and is YCbCr: it is read through OpenSlide; of others the tag is right
+    if plan.photometric == 6 and plan.compression in JPEG_2000:
         decoded = _ycbcr_to_rgb(decoded)
     return decoded
 

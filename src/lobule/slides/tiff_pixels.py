@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from lobule.slides.slide import RgbImage
 from lobule.slides.tiff_structure import Directory
 
-__all__ = ["COMPRESSIONS", "PixelPlan", "UnsuitablePixels", "plan_pixels", "to_rgb"]
+__all__ = ["COMPRESSIONS", "JPEG_2000", "PixelPlan", "UnsuitablePixels", "plan_pixels", "to_rgb"]
 
+JPEG_2000 = (33003, 33004, 33005, 34712)
 COMPRESSIONS = {
-    1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "PackBits", 32946: "deflate", 33003: "JPEG 2000",
-    33005: "JPEG 2000", 34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
+    1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "PackBits", 32946: "deflate",
+    **dict.fromkeys(JPEG_2000, "JPEG 2000"), 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
 }  # fmt: skip
 
 REFUSED_COMPRESSIONS = {
@@ -171,7 +172,7 @@ def _check_photometric(
         notes.append("colors were converted from a palette to RGB")
         return None
     if photometric == 6:
-        if samples != 3 or compression not in (7, 33003, 33005, 34712, 50001):
+        if samples != 3 or compression not in (7, *JPEG_2000, 50001):
             raise UnsuitablePixels("its YCbCr colors are not compressed as JPEG")
         return None
     if photometric != 2:
