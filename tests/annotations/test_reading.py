@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -342,6 +343,71 @@ def test_masks_come_in_many_pixel_types(tmp_path: Path) -> None:
     )
     for name in ("tiled.tif", "color.tif", "planar.tif"):
         assert (read_mask(tmp_path / name, (400, 300)) == truth).all(), name
+
+
+def _tiff_of(entries: list[tuple[int, int, int, int]], following: int, body: bytes = b"") -> bytes:
+    """A TIFF of one directory at byte 8; ``entries``: tag, type, number of values, value or place."""
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + packed + struct.pack("<I", following) + body
+
+
+MASK_TAGS = [
+    (256, 4, 1, 40),
+    (257, 4, 1, 30),
+    (258, 3, 1, 8),
+    (259, 3, 1, 1),
+    (262, 3, 1, 1),
+    (273, 4, 1, 200),
+]
+MASK_TAGS += [(277, 3, 1, 1), (278, 4, 1, 30), (279, 4, 1, 1200)]
+NO_DIRECTORIES = {
+    "a loop": (_tiff_of(MASK_TAGS, 8, bytes(2000)), "loop"),
+    "a loop through a sub-directory": (_tiff_of([*MASK_TAGS, (330, 4, 1, 8)], 0, bytes(2000)), "loop"),
+    "a place beyond the end": (_tiff_of(MASK_TAGS, 1 << 30, bytes(2000)), "beyond its end"),
+    "a directory of zeros": (_tiff_of(MASK_TAGS, 1000, bytes(2000)), "claims 0 tags"),
+    "garbage": (_tiff_of(MASK_TAGS, 301, b"\1" * 2000), "claims 257 tags|beyond its end"),
+    "a chain without an end": (
+        _tiff_of(
+            MASK_TAGS,
+            200,
+            bytes(200 - 8 - 2 - 12 * len(MASK_TAGS) - 4)
+            + b"".join(
+                struct.pack("<HHHIII", 1, 256, 4, 1, 40, 200 + 18 * (index + 1)) for index in range(3000)
+            ),
+        ),
+        "more than 64 pictures",
+    ),
+    "tags that each claim the whole file": (
+        _tiff_of([*MASK_TAGS, *[(65000 + index, 1, 3000, 8) for index in range(9)]], 0, bytes(3000)),
+        "claim more than twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_DIRECTORIES)
+def test_a_mask_whose_directories_are_damaged_is_refused_before_they_are_followed(
+    case: str, tmp_path: Path
+) -> None:
+    content, words = NO_DIRECTORIES[case]
+    path = _save(tmp_path, content, "mask.tif")
+    with pytest.raises(AnnotationError, match=words) as error:
+        read_mask(path, (400, 300))
+    _one_line(error, path)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("levels", ["alone", "below", "behind"])
+def test_a_pyramid_is_a_mask_however_its_directories_hang_together(
+    bigtiff: bool, order: Literal["<", ">"], levels: str, tmp_path: Path
+) -> None:
+    truth = np.zeros((30, 40), np.uint8)
+    truth[3:9, 5:20] = 255
+    with tifffile.TiffWriter(tmp_path / "mask.tif", bigtiff=bigtiff, byteorder=order) as writer:
+        writer.write(truth, tile=(16, 16), subifds=2 if levels == "below" else None, metadata=None)
+        for step in (2, 4) if levels != "alone" else ():
+            writer.write(truth[::step, ::step], tile=(16, 16), subfiletype=1, metadata=None)
+    assert (read_mask(tmp_path / "mask.tif", (400, 300)) == (truth != 0)).all()
 
 
 def test_an_empty_mask_is_refused(tmp_path: Path) -> None:
