@@ -19,6 +19,7 @@ from PIL import Image
 from lobule.annotations import read_mask, read_regions, tissue_from_file
 from lobule.errors import AnnotationError
 from lobule.geometry import Mpp, WorkingFrame
+from lobule.slides import open_slide
 
 FRAME = WorkingFrame((400, 300), Mpp(0.5, 0.5), Mpp(2.0, 2.0))
 SQUARE = [[10, 10], [110, 10], [110, 90], [10, 90], [10, 10]]
@@ -408,6 +409,44 @@ def test_a_pyramid_is_a_mask_however_its_directories_hang_together(
         for step in (2, 4) if levels != "alone" else ():
             writer.write(truth[::step, ::step], tile=(16, 16), subfiletype=1, metadata=None)
     assert (read_mask(tmp_path / "mask.tif", (400, 300)) == (truth != 0)).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_palette_that_does_not_begin_with_black_is_refused(kind: str, tmp_path: Path) -> None:
+    truth = np.zeros((30, 40), np.uint8)
+    truth[3:9, 5:20] = 1
+    image = Image.fromarray(truth)
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(tmp_path / "black-first", format=kind)
+    assert (read_mask(tmp_path / "black-first", (400, 300)) == (truth != 0)).all()
+    image = Image.fromarray(1 - truth)
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.save(tmp_path / "white-first", format=kind)
+    with pytest.raises(AnnotationError, match="is not black; save the mask in gray") as error:
+        read_mask(tmp_path / "white-first", (400, 300))
+    _one_line(error, tmp_path / "white-first")
+
+
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+def test_white_marks_in_a_tiff_of_one_bit_whichever_number_white_is(photometric: str, tmp_path: Path) -> None:
+    truth = np.zeros((30, 40), bool)
+    truth[3:9, 5:20] = True
+    stored = ~truth if photometric == "miniswhite" else truth
+    tifffile.imwrite(tmp_path / "mask.tif", stored, photometric=photometric)
+    assert (read_mask(tmp_path / "mask.tif", (400, 300)) == truth).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_mask_stands_as_the_slide_does(orientation: int, tmp_path: Path) -> None:
+    stored = np.zeros((40, 30) if orientation > 4 else (30, 40), np.uint8)
+    stored[3:9, 5:20] = 255
+    path = tmp_path / "mask.tif"
+    tifffile.imwrite(
+        path, np.dstack([stored] * 3), photometric="rgb", extratags=[(274, 3, 1, orientation, True)]
+    )
+    with open_slide(path) as slide:
+        upright = slide.read_level(0, (0, 0), slide.size)[..., 0] > 0
+    assert (read_mask(path, (400, 300)) == upright).all()
 
 
 def test_an_empty_mask_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,17 @@ _ASPECT_TOLERANCE = 0.02
 _MOST_DIRECTORIES = 64
 _MOST_TAGS = 1024
 
+# orientation (TIFF 6.0) → whether the axes are swapped, then x mirrored, then y; any other stands upright
+_TURNS = {
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
 # bytes of one value by TIFF field type
 _VALUE_BYTES = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
@@ -41,7 +52,8 @@ def read_mask(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray
 
     slide_size: level-0 (width, height). Any size fits whose aspect is the slide's within 2 %, or within
     the pixel that rounding may cost a small mask. Of several levels the largest of up to 64 million pixels
-    is read. In color any channel but alpha counts; alpha 0 is outside. Raises AnnotationError.
+    is read. In color any channel but alpha counts; alpha 0 is outside. Of a palette, which must begin with
+    black, the numbers count. A turned TIFF is put upright. Raises AnnotationError.
     """
     content = read_bytes(path)
     if not is_image(content[:8]):
@@ -96,7 +108,16 @@ def _read_png(path: str | PathLike[str], header: bytes, slide_size: tuple[int, i
         # the size is checked here, before any pixel is decoded
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
+            if image.mode == "P" and any((image.getpalette("RGB") or [])[:3]):
+                raise _palette_error(path)
             return np.asarray(image)
+
+
+def _palette_error(path: str | PathLike[str]) -> AnnotationError:
+    # what is 0 counts as outside: in such a palette that may be the white that was drawn
+    return AnnotationError(
+        path, "the first color of the mask's palette is not black; save the mask in gray, black outside"
+    )
 
 
 def _check_directories(path: str | PathLike[str], content: bytes) -> None:
@@ -177,14 +198,28 @@ def _read_tiff(path: str | PathLike[str], content: bytes, slide_size: tuple[int,
             ((one, s) for one, s in zip(levels, sizes, strict=True) if s[0] * s[1] <= _ENOUGH_PIXELS),
             (levels[-1], sizes[-1]),
         )
-        _check(path, *size, slide_size)
+        orientation = series.keyframe.tags.valueof(274, default=1)
+        swap, mirror_x, mirror_y = _TURNS.get(orientation, (False, False, False))
+        _check(path, *(size[::-1] if swap else size), slide_size)
+        photometric, bits = level.keyframe.photometric, level.keyframe.bitspersample
+        colors = level.keyframe.colormap
+        if photometric == 3 and colors is not None and colors[:, 0].any():
+            raise _palette_error(path)
         if int(np.prod(level.shape, dtype=np.float64)) > 4 * size[0] * size[1]:
             raise AnnotationError(path, f"a mask has one plane, not an array of shape {level.shape}")
         pixels = np.asarray(level.asarray())
+        if photometric == 0 and bits == 1:
+            # programs write black and white as a fax does, 1 is black; in gray, numbers are believed as they are
+            pixels = pixels == 0
         axes = level.axes
     # samples last; axes of length 1 away
     keep = [axis for axis in range(pixels.ndim) if axes[axis] in "YX" or pixels.shape[axis] > 1]
     pixels = pixels.reshape([pixels.shape[axis] for axis in keep])
     place = {"Y": 0, "X": 1}
     order = sorted(range(len(keep)), key=lambda axis: place.get(axes[keep[axis]], 2))
-    return pixels.transpose(order)
+    pixels = pixels.transpose(order)
+    if swap:
+        pixels = pixels.swapaxes(0, 1)
+    if mirror_x:
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if mirror_y else pixels
