@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import shapely
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from scipy import ndimage
 
-from lobule.annotations import polygons_from_mask, rasterize
+from lobule.annotations import polygons_from_mask, raster, rasterize
 from lobule.geometry import Mpp, WorkingFrame
 
 masks = st_numpy.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 9)))
@@ -91,6 +93,36 @@ def test_a_pixel_is_painted_exactly_where_shapely_finds_its_center_inside(
     expected = shapely.contains_xy(union, x, y)
     clear = shapely.distance(shapely.boundary(union), shapely.points(x, y)) > 1e-7 if parts else True
     assert (painted == expected)[clear].all()
+
+
+@settings(deadline=None, max_examples=150)
+@given(rings, st.integers(1, 40), st.integers(1, 200))
+def test_a_polygon_painted_in_bands_is_the_same(
+    ring: list[tuple[float, float]], crossings: int, pixels: int
+) -> None:
+    frame = _pixels(37, 29)
+    polygon = shapely.Polygon(ring)
+    whole = rasterize([polygon], frame)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raster, "_MOST_CROSSINGS", crossings)
+        patch.setattr(raster, "_MOST_PIXELS", pixels)
+        assert (rasterize([polygon], frame) == whole).all()
+
+
+def test_a_comb_of_many_long_teeth_takes_little_memory() -> None:
+    teeth, height = 1000, 3000
+    x = np.repeat(np.arange(2 * teeth) + 0.25, 2)[: 4 * teeth]
+    y = np.tile([0.0, height, height, 0.0], teeth)
+    polygon = shapely.Polygon([*zip(x, y, strict=True), (2 * teeth, -1.0), (0.25, -1.0)])
+    frame = _pixels(2 * teeth, height)
+    tracemalloc.start()
+    try:
+        painted = rasterize([polygon], frame)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150e6
+    assert painted[:, ::2].all() and not painted[:, 1:-1:2].any()
 
 
 def test_polygons_that_share_an_edge_through_centers_share_no_pixel() -> None:
