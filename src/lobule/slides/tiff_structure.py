@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = ["ByteFile", "Directory", "TiffStructure", "is_tiff", "read_tiff_struc
 MAGIC = (b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b")
 MOST_DIRECTORIES = 4096
 MOST_TAGS = 4096
+MOST_TIMES_READ = 2
 
 _TYPES: Mapping[int, tuple[str, int]] = {
     1: ("u1", 1), 2: ("S1", 1), 3: ("u2", 2), 4: ("u4", 4), 5: ("u4", 8), 6: ("i1", 1), 7: ("u1", 1),
@@ -155,6 +156,27 @@ class Directory:
         return self.text(270)
 
 
+@dataclass(slots=True)
+class _Progress:
+    """What was read of a file so far: places of directories, and bytes of them and of their tags' values."""
+
+    seen: set[int] = field(default_factory=set)
+    taken_bytes: int = 0
+
+    def take(self, file: ByteFile, count: int) -> None:
+        """Counts bytes; raises SlideReadError where all are more than twice what the file holds.
+
+        Tags and directories that share their bytes could otherwise each claim the whole file.
+        """
+        self.taken_bytes += count
+        if self.taken_bytes > MOST_TIMES_READ * file.size_bytes:
+            raise SlideReadError(
+                file.path,
+                f"the TIFF's tags claim more than {MOST_TIMES_READ} times the {file.size_bytes} bytes of the "
+                "file: damaged",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class TiffStructure:
     """The chain of directories, each with its sub-directories."""
@@ -191,18 +213,18 @@ def _read_structure(file: ByteFile) -> TiffStructure:
         (offset,) = struct.unpack(order + "Q", head[8:16])
     else:
         (offset,) = struct.unpack(order + "I", head[4:8])
-    seen: set[int] = set()
+    progress = _Progress()
     chain: list[Directory] = []
     children: list[tuple[Directory, ...]] = []
     while offset:
-        directory, offset = _read_directory(file, order, big, offset, seen)
+        directory, offset = _read_directory(file, order, big, offset, progress)
         chain.append(directory)
         below = directory.numbers(330)
         family: list[Directory] = []
         if below is not None and below.dtype.kind == "u":
             for start in below[:64].tolist():
                 if start:
-                    family.append(_read_directory(file, order, big, int(start), seen)[0])
+                    family.append(_read_directory(file, order, big, int(start), progress)[0])
         children.append(tuple(family))
     if not chain:
         raise SlideReadError(file.path, "the TIFF holds no picture")
@@ -210,19 +232,20 @@ def _read_structure(file: ByteFile) -> TiffStructure:
 
 
 def _read_directory(
-    file: ByteFile, order: str, big: bool, offset: int, seen: set[int]
+    file: ByteFile, order: str, big: bool, offset: int, progress: _Progress
 ) -> tuple[Directory, int]:
-    if offset in seen:
+    if offset in progress.seen:
         raise SlideReadError(file.path, f"the TIFF's directories run in a loop (back to byte {offset})")
-    if len(seen) >= MOST_DIRECTORIES:
+    if len(progress.seen) >= MOST_DIRECTORIES:
         raise SlideReadError(file.path, f"the TIFF has more than {MOST_DIRECTORIES} directories")
-    seen.add(offset)
+    progress.seen.add(offset)
     count_format, entry_bytes, inline = ("Q", 20, 8) if big else ("H", 12, 4)
     count_bytes = struct.calcsize(order + count_format)
     (count,) = struct.unpack(order + count_format, file.read(offset, count_bytes))
     if not 0 < count <= MOST_TAGS:
         raise SlideReadError(file.path, f"the TIFF directory at byte {offset} claims {count} tags: damaged")
     block = file.read(offset + count_bytes, count * entry_bytes)
+    progress.take(file, len(block))
     tags: dict[int, Value] = {}
     lost: set[int] = set()
     for index in range(count):
@@ -240,6 +263,7 @@ def _read_directory(
             if where + total > file.size_bytes:
                 lost.add(tag)
                 continue
+            progress.take(file, total)
             data = file.read(where, total)
         if kind in (1, 2, 7) or tag in (347, 34675):
             tags[tag] = data
