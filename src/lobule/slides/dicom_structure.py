@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ __all__ = ["DicomImage", "is_dicom", "locate_frames", "read_dicom_header", "sibl
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 MOST_SIBLINGS = 2000
-LARGEST_HEADER_BYTES = 64 * 1024 * 1024
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def is_dicom(head: bytes) -> bool:
@@ -58,22 +59,33 @@ class DicomImage:
 
 
 def read_dicom_header(path: Path) -> DicomImage:
-    """Reads everything before the pixels. Raises SlideReadError."""
+    """Reads everything before the pixels. Raises SlideReadError, also where the header is compressed."""
     import pydicom
     from pydicom.errors import BytesLengthException, InvalidDicomError
+    from pydicom.filereader import read_file_meta_info
 
     # pydicom warns of every value that breaks the standard's form; what matters is checked here
     logging.getLogger("pydicom").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
+            if str(read_file_meta_info(path).get("TransferSyntaxUID", "")) == DEFLATED:
+                # pydicom would unpack all of it, however large it claims to be
+                raise SlideReadError(
+                    path,
+                    "the DICOM file is compressed as a whole (deflated transfer syntax), which is not read; "
+                    "save it as Explicit VR Little Endian",
+                )
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=None)
             return _describe(path, header, file.tell())
+    except SlideReadError:
+        raise
     except InvalidDicomError as error:
         raise SlideReadError(path, "this is no DICOM file") from error
     except (
         OSError, EOFError, struct.error, ValueError, KeyError, AttributeError, TypeError, IndexError,
         NotImplementedError, OverflowError, MemoryError, RecursionError, BytesLengthException,
+        zlib.error,
     ) as error:  # fmt: skip
         raise SlideReadError(path, f"the DICOM header is damaged: {type(error).__name__} {error}") from error
 
