@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from slides.painted import Picture, paint, write_dicom, write_leica_with_bounds, write_pyramid
 
 from lobule.errors import SlideError, SlideNotFoundError, SlideReadError, UnsupportedSlideError
@@ -140,6 +141,33 @@ def test_a_dicom_of_only_the_label_is_refused(picture: Picture, tmp_path: Path) 
     write_dicom(tmp_path / "b.dcm", picture)
     with open_slide(tmp_path / "a.dcm") as slide:
         assert slide.size == (251, 199)
+
+
+@pytest.mark.parametrize("kind", ["plain", "ome"])
+def test_a_tiff_whose_first_picture_is_not_the_largest_is_refused(
+    kind: str, picture: Picture, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, ome=kind == "ome") as writer:
+        for each in (picture[:60, :80], picture):
+            writer.write(each, photometric="rgb", tile=(64, 64), metadata={} if kind == "ome" else None)
+    height, width = picture.shape[:2]
+    with pytest.raises(UnsupportedSlideError, match=f"80 x 60 px, .* {width} x {height} px") as error:
+        open_slide(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_label_or_another_kind_of_data_behind_the_slide_is_no_obstacle(
+    picture: Picture, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture, photometric="rgb", tile=(64, 64), metadata=None)
+        writer.write(picture[:60, :80], photometric="rgb", metadata=None)
+        # a measurement for every place, which can be no slide
+        writer.write(np.zeros((500, 500), np.float32), metadata=None)
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
 
 
 def test_bounds_and_size_of_a_slide_with_unscanned_glass(tmp_path: Path) -> None:

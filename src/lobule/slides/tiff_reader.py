@@ -107,6 +107,7 @@ class TiffSlide(Slide):
         ome = read_ome_image(first.description)
         notes = list(plan.notes)
         self._refuse_channels(structure, plan, ome, notes)
+        self._refuse_larger(structure, plan)
         orientation = first.integer(274, 1)
         self._turn = TURNS.get(orientation, TURNS[1])
         if self._turn != TURNS[1]:
@@ -150,6 +151,22 @@ class TiffSlide(Slide):
             notes.append(f"only the first of {ome.planes_z} depths and {ome.planes_t} times is used")
         elif alike > 1:
             notes.append(f"only the first of {alike} pictures of one size in the file is used")
+
+    def _refuse_larger(self, structure: TiffStructure, plan: PixelPlan) -> None:
+        """A larger picture behind the first: the first is a label, a macro photograph or a reduced copy."""
+        for directory in structure.chain[1:]:
+            width, height = directory.size
+            if width * height <= plan.width * plan.height:
+                continue
+            try:
+                plan_pixels(directory, structure.byte_order)
+            except UnsuitablePixels:
+                continue
+            raise UnsupportedSlideError(
+                self.path,
+                f"the TIFF's first picture, {plan.width} x {plan.height} px, is smaller than a later one, "
+                f"{width} x {height} px: which is the slide is not said; save the slide's picture first or alone",
+            )
 
     @property
     def seconds_in_file(self) -> float:
