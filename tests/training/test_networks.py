@@ -277,6 +277,22 @@ def test_accumulated_gradients_equal_those_of_the_larger_batch(tmp_path: Path) -
     assert torch.allclose(whole.weight, parts.weight, atol=1e-6)
 
 
+def test_a_run_that_stopped_early_is_done(tmp_path: Path) -> None:
+    stop = EarlyStop(every=1, patience=2)
+    looks = iter([3.0, 4.0, 5.0, *range(90)])
+    first, _ = fit_line(tmp_path, lambda _: next(looks), steps=50, learning_rate=0.01, early_stop=stop)
+    again, told = fit_line(tmp_path, lambda _: next(looks), steps=50, learning_rate=0.01, early_stop=stop)
+    assert torch.equal(first.weight, again.weight)
+    assert not any(line.startswith("step ") for line in told)
+    with pytest.raises(ConfigurationError, match="selection part"):
+        fit_line(tmp_path / "none", None, steps=5, learning_rate=0.01, early_stop=stop)
+
+
+def test_training_that_diverges_is_said_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="diverged at step"):
+        fit_line(tmp_path, steps=400, learning_rate=1e30)
+
+
 def test_early_stopping_keeps_the_best_weights_and_says_when(tmp_path: Path) -> None:
     losses = iter([3.0, 1.0, 2.0, 2.5])
     seen: list[float] = []

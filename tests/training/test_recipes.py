@@ -53,3 +53,25 @@ def test_a_wrong_recipe_is_refused_and_the_key_is_named(
 def test_a_missing_recipe_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("halo_px = 96", "halo_px = 512", "leaves nothing of a tile"),
+        ("scale = [0.7, 1.4]", "scale = [1.4, 0.7]", "scale goes from low to high"),
+        ("jpeg_quality = [50, 95]", "jpeg_quality = [95, 50]", "jpeg_quality goes from low to high"),
+        ("seed = 20", "seed = -1", "seed"),
+        ('sets = ["monuseg", "tnbc"]', 'sets = ["tnbc", "tnbc"]', "twice"),
+        ('weights = "imagenet"', 'weights = "mine.pth"', "not from a file"),
+    ],
+)
+def test_values_of_a_nuclei_recipe_that_cannot_be_are_refused_before_training(
+    tmp_path: Path, old: str, new: str, named: str
+) -> None:
+    text = next(path for path in RECIPES if path.stem == "nuclei-breast-lite0").read_text("utf-8")
+    assert old in text
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(ConfigurationError, match=named):
+        read_recipe(wrong)

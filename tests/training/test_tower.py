@@ -128,6 +128,47 @@ def test_a_run_of_another_recipe_or_seed_is_left_alone(
     assert (run / "run.json").read_bytes() == before
 
 
+def test_a_run_that_goes_on_loses_what_is_of_fewer_steps(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed longer run has no weights and no scores that could be taken for its own."""
+    monkeypatch.setattr("lobule.training.loop._CHECKPOINT_SECONDS", 0.0)
+    recipe, out, table = write_recipe(tmp_path / "nuclei-on.toml"), tmp_path / "runs", tmp_path / "table.md"
+    compare_recipes([recipe], data, out, table, seeds=1, say=lambda _: None, steps=2)
+    folder = out / "nuclei-on" / "seed-20"
+    assert (folder / "evaluation-test").is_dir()
+
+    def kill(line: str) -> None:
+        if line.startswith("resuming"):
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        compare_recipes([recipe], data, out, table, seeds=1, say=kill, steps=4)
+    assert not (folder / "weights.pt").exists() and not (folder / "evaluation-test").exists()
+    compare_recipes([recipe], None, out, table, seeds=1, say=lambda _: None, steps=4)
+    assert "not run" in table.read_text("utf-8")
+    with pytest.raises(ConfigurationError, match="holds a run of 2 steps"):
+        train_run(recipe, data, folder, say=lambda _: None, steps=1)
+
+
+def test_fields_that_trained_a_run_are_not_scored_as_kept_out(
+    data: Path, run: Path, recipe: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "moved")
+    manifest = tmp_path / "moved" / "drawn" / "manifest.csv"
+    lines = manifest.read_text("utf-8").splitlines()
+    moved = [
+        line.removesuffix("training") + "test" if line.startswith("training0") else line for line in lines
+    ]
+    manifest.write_text("\n".join(moved) + "\n", "utf-8")
+    with pytest.raises(LeakageError, match=r"training0.*trained this run"):
+        evaluate(run, tmp_path / "moved", "test", say=lambda _: None)
+    with pytest.raises(LeakageError, match=r"training0.*trained this run"):
+        export_run(run, tmp_path / "moved", tmp_path / "nuclei-mine", say=lambda _: None)
+    with pytest.raises(ConfigurationError, match="trained on other fields"):
+        train_run(recipe, tmp_path / "moved", run, say=lambda _: None)
+
+
 def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, data: Path) -> None:
     found = evaluate(run, data, "test", say=lambda _: None, robustness=True)
     folder = run / "evaluation-test"

@@ -88,7 +88,10 @@ def _collect(item: Any, name: str, regions: list[Region], tell: Callable[[str], 
     if kind == "FeatureCollection":
         _collect(_list(item, "features"), name, regions, tell)
     elif kind == "Feature":
-        if item.get("geometry") is not None:
+        if item.get("geometry") is None:
+            if tell is not None:
+                tell("has no geometry")
+        else:
             _collect(item["geometry"], _name_of(item.get("properties")), regions, tell)
     elif kind == "GeometryCollection":
         _collect(_list(item, "geometries"), name, regions, tell)
@@ -107,6 +110,8 @@ def _collect(item: Any, name: str, regions: list[Region], tell: Callable[[str], 
         _append_union(name, [part for part in parts if part is not None], regions)
     elif kind not in _PASSED_OVER:
         raise ValueError(f"not GeoJSON: an object of type {kind!r}"[:200])
+    elif tell is not None:
+        tell("is a point or a line, not an outline")
 
 
 def _append_union(name: str, parts: list[Any], regions: list[Region]) -> None:

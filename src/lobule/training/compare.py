@@ -146,7 +146,9 @@ def _scored(out: Path, path: Path, recipe: NucleiRecipe, steps: int | None) -> b
             f"it holds a run of another recipe than {path}; remove it or name another folder",
         )
     done = (out / "evaluation-test" / "scores.json").is_file() and (out / "weights.pt").is_file()
-    return done and open_run(out).steps == (recipe.loop.steps if steps is None else steps)
+    run = open_run(out)
+    wanted = recipe.loop.steps if steps is None else steps
+    return done and run.thresholds is not None and run.steps == wanted
 
 
 def _row(

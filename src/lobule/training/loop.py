@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +97,12 @@ def fit(
 
     state = _Progress(folder, seed, total)
     start = state.resume(network, plain, average, fabric.device)
+    if settings.early_stop is not None and check is None:
+        raise ConfigurationError(
+            "early_stop", "on", "it needs a selection part: set split.selection or split.selection_share"
+        )
+    if settings.early_stop is not None and state.without_gain >= settings.early_stop.patience:
+        start = total  # it had stopped
     if start and fabric.is_global_zero:
         say(state.resumed)
     batches = _batches(draw, settings, start, total, fabric, devices.loaders)
@@ -115,7 +121,7 @@ def fit(
                 loss = loss_of(model, batch) / settings.accumulate
                 fabric.backward(loss)
             losses.append(float(loss.detach()))
-        fabric.clip_gradients(model, optimizer, max_norm=5.0)
+        _clip(fabric, model, optimizer, losses, step + 1, settings)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         _follow(average, network.state_dict(), min(settings.average_decay, (1 + step) / (10 + step)))
@@ -149,6 +155,31 @@ def fit(
     kept = state.best if settings.early_stop is not None and state.best is not None else average
     network.load_state_dict({key: value.cpu() for key, value in kept.items()})
     return network.eval()
+
+
+def _clip(
+    fabric: Any,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses: Sequence[float],
+    step: int,
+    settings: LoopSettings,
+) -> None:
+    """Shortens the gradients to a norm of 5. Raises ConfigurationError where the training has diverged."""
+    diverged = not np.isfinite(losses).all()
+    if not diverged:
+        try:
+            fabric.clip_gradients(model, optimizer, max_norm=5.0)
+        except RuntimeError as error:
+            if "non-finite" not in str(error):
+                raise
+            diverged = True
+    if diverged:
+        raise ConfigurationError(
+            "learning_rate",
+            settings.learning_rate,
+            f"the training has diverged at step {step}: lower loop.learning_rate, or take precision float32",
+        )
 
 
 def _launch(settings: LoopSettings, devices: Devices) -> Any:
@@ -281,8 +312,14 @@ class _Progress:
             return 0
         held = read_state(checkpoint, device)
         try:
-            if held["seed"] != self._seed or held["step"] > self._total:
+            if held["seed"] != self._seed:
                 return 0
+            if held["step"] > self._total:
+                raise ConfigurationError(
+                    "--steps",
+                    self._total,
+                    f"{self._folder} holds a run of {held['step']} steps; name another folder",
+                )
             network.load_state_dict(held["network"])
             optimizer.load_state_dict(held["optimizer"])
             for key, value in held["average"].items():
@@ -290,6 +327,8 @@ class _Progress:
             self.best, self.lowest = held["best"], held["lowest"]
             self.without_gain = held["without_gain"]
             self.running.extend(held["running"])
+        except ConfigurationError:
+            raise
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise ResultError(checkpoint, _FOREIGN) from error
         done = int(held["step"])

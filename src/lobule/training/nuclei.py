@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +142,12 @@ class NucleiTask:
             lines.append(f"{part}: {told or 'no field'}")
         return lines + self._set_notes
 
+    def fields(self) -> dict[str, dict[str, str]]:
+        return {
+            part: {field.name: hashlib.sha256(field.pixels.tobytes()).hexdigest()[:16] for field in fields}
+            for part, fields in self.parts.items()
+        }
+
     def counts(self) -> dict[str, dict[str, tuple[int, int, int]]]:
         """Fields, patients and nuclei by part and set."""
         out: dict[str, dict[str, tuple[int, int, int]]] = {}
@@ -148,7 +155,7 @@ class NucleiTask:
             out[part] = {}
             for name in sorted({field.source_set for field in fields}):
                 own = [field for field in fields if field.source_set == name]
-                nuclei = sum(np.unique(field.instances).size - 1 for field in own)
+                nuclei = sum(_nuclei_in(field) for field in own)
                 out[part][name] = (len(own), len({field.patient for field in own}), nuclei)
         return out
 
@@ -406,12 +413,16 @@ def _disturbed(moved: Sequence[Moved], where: str) -> list[Score]:
     return [_score(f"Dice with the undisturbed, {one.name}", one.dice, where, how) for one in moved]
 
 
+def _nuclei_in(field: NucleiField) -> int:
+    return int(np.unique(field.instances[field.instances > 0]).size)
+
+
 def _row(field: NucleiField, scores: ImageScores) -> dict[str, str | float]:
     row: dict[str, str | float] = {
         "field": field.name,
         "patient": field.patient,
         "organ": field.organ or "",
-        "nuclei": int(np.unique(field.instances).size - 1),
+        "nuclei": _nuclei_in(field),
         "pixel_jaccard": scores.pixels.jaccard,
         "pixel_f1": scores.pixels.dice,
         "pixel_precision": scores.pixels.precision,

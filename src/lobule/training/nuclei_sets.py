@@ -305,6 +305,8 @@ class _Notes:
 _REMEDY = {
     "crosses itself": ", repaired",
     "has no area": ", left out",
+    "has no geometry": ", left out",
+    "is a point or a line, not an outline": ", left out",
     "has fewer than 3 points": ", left out",
     "lies outside of the image": ", left out",
     "holds no pixel that is not another's": ", left out",

@@ -23,6 +23,7 @@ from lobule.runtimes.pixels import prepared
 from lobule.training.bach import FieldImage, read_fields, tile_field
 from lobule.training.cards import write_card
 from lobule.training.composed import Frame, compose_frames
+from lobule.training.leakage import check_leakage
 from lobule.training.nuclei_sets import NucleiField, read_set
 from lobule.training.quantize import quantize_graph
 from lobule.training.recipe import NucleiRecipe, TumorRecipe, read_recipe
@@ -304,6 +305,12 @@ class _Nuclei:
         for name in recipe.sets:
             fields.extend(read_set(data / name)[0])
         self._parts = split_fields(fields, recipe.split)
+        check_leakage(self._parts, patients_apart=recipe.split.by != "image")
+        for part in ("training", "test"):
+            if not self._parts[part]:
+                raise ConfigurationError(
+                    "--recipe", recipe.name, f"its split leaves no field in the {part} part"
+                )
         self._threshold, self._seed = model.card.thresholds["mask"], recipe.seed
 
     def score(self, graph: Graph, runtime: Runtime) -> _Measured:

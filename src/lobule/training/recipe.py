@@ -87,6 +87,13 @@ class AugmentSettings(_Strict):
     blur_px: Annotated[float, Field(ge=0.2, le=5)]
     jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
 
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> AugmentSettings:
+        for name, (low, high) in (("scale", self.scale), ("jpeg_quality", self.jpeg_quality)):
+            if low > high:
+                raise ValueError(f"{name} goes from low to high, not from {low:g} to {high:g}")
+        return self
+
 
 class BlockSplit(_Strict):
     """Contiguous blocks of a numbered series, in order: training, selection, test.
@@ -178,6 +185,8 @@ class NucleiNetwork(_Strict):
 
     @model_validator(mode="after")
     def _one_of_the_maps(self) -> NucleiNetwork:
+        if 2 * self.halo_px >= self.tile_px:
+            raise ValueError(f"halo_px {self.halo_px} leaves nothing of a tile of {self.tile_px} px")
         if (self.split == "learned") != (self.distance_weight > 0):
             raise ValueError("split 'learned' needs a distance_weight above 0, the others have none")
         if self.weights != "none" and self.name in ("basic-unet", "modified-unet"):
@@ -228,7 +237,7 @@ class NucleiSplit(_Strict):
     test: tuple[str, ...] = ()
     selection_share: Share = 0.0
     test_share: Share = 0.2
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class TumorRecipe(_Strict):
@@ -237,7 +246,7 @@ class TumorRecipe(_Strict):
     family: Literal["tumor"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     fields: Literal["bach"]
     field_mpp: Positive
     split: BlockSplit
@@ -283,7 +292,7 @@ class ScreenRecipe(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """The shipped model that gets the screen."""
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     fields: Literal["bach"]
     field_mpp: Positive
     mpp: Positive
@@ -312,13 +321,19 @@ class NucleiRecipe(_Strict):
     family: Literal["nuclei"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     sets: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...], Field(min_length=1)]
     """Folders of the data: MoNuSeg, TNBC or a user's own images with masks."""
     split: NucleiSplit
     network: NucleiNetwork
     images: Annotated[AlgorithmOneSettings | CropSettings, Field(discriminator="kind")]
     loop: LoopSettings
+
+    @model_validator(mode="after")
+    def _each_set_once(self) -> NucleiRecipe:
+        if len(set(self.sets)) < len(self.sets):
+            raise ValueError(f"sets name a set twice: {', '.join(self.sets)}")
+        return self
 
 
 class StudentRecipe(_Strict):

@@ -37,6 +37,9 @@ class Task(Protocol):
     def notes(self) -> list[str]:
         """Lines on the data: what there is in each part."""
 
+    def fields(self) -> dict[str, dict[str, str]]:
+        """What lies in each part: name and digest of the pixels."""
+
     def network(self, *, started: bool = True) -> nn.Module:
         """The network before the first step; torch's generator was seeded. Not ``started``: without weights to
         start from, which need not be there for a network whose own weights are loaded.

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from lobule import __version__
-from lobule.errors import ConfigurationError, ResultError, ResultWriteError
+from lobule.errors import ConfigurationError, LeakageError, ResultError, ResultWriteError
 from lobule.models.card import Card
 from lobule.models.zoo import load_model
 from lobule.training.cards import write_card
@@ -58,6 +58,27 @@ class Run:
     made_by: str
     data: Path
     """Where the data lay."""
+    fields: dict[str, dict[str, str]] | None = None
+    """Name and digest of the pixels of what was in each part; None in runs of before these were kept."""
+
+    def check_fields(self, task: Task) -> None:
+        """Raises LeakageError where what is to choose or to test now trained this run."""
+        if self.fields is None:
+            return
+        trained = set(self.fields["training"].values())
+        found = [
+            f"{name}: it trained this run and is in its {part} part now"
+            for part, fields in task.fields().items()
+            if part != "training"
+            for name, digest in fields.items()
+            if digest in trained
+        ]
+        if found:
+            raise LeakageError(
+                f"{self.folder}: {found[0]}{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}; "
+                "score it on the data that it was trained with",
+                found,
+            )
 
     def task(self, data: Path) -> Task:
         """The family's task on these data."""
@@ -94,6 +115,7 @@ def open_run(folder: Path) -> Run:
             held["thresholds"],
             held["made_by"],
             Path(held["data"]),
+            held.get("fields"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
@@ -125,9 +147,12 @@ def train_run(
         f"{'' if steps is None else f' --steps {steps}'}; seed {chosen}; torch {torch.__version__}"
     )
     notes = task.notes()  # reads and checks the data before anything is written
-    held = Run(out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve())
+    check = task.check()
+    fields = task.fields()
+    held = Run(out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve(), fields)
     if is_first_process():
-        _claim(path, out, chosen)
+        _claim(path, out, chosen, fields)
+        _drop_what_is_of_fewer_steps(out, total)
         _write_run(held, notes)
         for line in notes:
             say(line)
@@ -142,13 +167,14 @@ def train_run(
         seed=chosen,
         say=say,
         steps=total,
-        check=task.check(),
+        check=check,
         devices=devices,
     )
     _save_weights(out / "weights.pt", network)
-    say(f"trained in {(time.monotonic() - began) / 60:.1f} min; choosing thresholds on the selection part")
+    choosing = "choosing thresholds on the selection part" if check else "no selection part: usual thresholds"
+    say(f"trained in {(time.monotonic() - began) / 60:.1f} min; {choosing}")
     thresholds = task.decide(task.predictor(network))
-    done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data)
+    done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields)
     _write_run(done, notes)
     return done
 
@@ -161,7 +187,17 @@ def recipe_seed(recipe: Recipe) -> int:
     return seed
 
 
-def _claim(path: Path, out: Path, seed: int) -> None:
+def _drop_what_is_of_fewer_steps(out: Path, steps: int) -> None:
+    """Removes weights and scores of a run that is to go on: they would be taken for the longer one's."""
+    if (out / "run.json").is_file():
+        before = open_run(out)
+        if before.steps != steps or before.thresholds is None:
+            (out / "weights.pt").unlink(missing_ok=True)
+            for folder in out.glob("evaluation-*"):
+                shutil.rmtree(folder)
+
+
+def _claim(path: Path, out: Path, seed: int, fields: dict[str, dict[str, str]]) -> None:
     """Makes the run's folder and copies the recipe into it, or finds it the same there."""
     text = path.read_text("utf-8")
     copy = out / "recipe.toml"
@@ -171,6 +207,11 @@ def _claim(path: Path, out: Path, seed: int) -> None:
         )
     if (out / "run.json").is_file() and open_run(out).seed != seed:
         raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
+    before = open_run(out).fields if (out / "run.json").is_file() else None
+    if before is not None and (out / "checkpoint.pt").is_file() and before["training"] != fields["training"]:
+        raise ConfigurationError(
+            "--data", "DATA", f"{out} holds a run that was trained on other fields; name another folder"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -188,6 +229,7 @@ def _write_run(run: Run, notes: Sequence[str]) -> None:
         "data": str(run.data),
         "notes": list(notes),
         "thresholds": run.thresholds,
+        "fields": run.fields,
     }
     _write(run.folder / "run.json", (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -226,6 +268,7 @@ def evaluate(
     else:
         run = open_run(folder)
         task = run.task(data)
+        run.check_fields(task)
         predict = task.predictor(run.trained(task))
         assert run.thresholds is not None
         thresholds = run.thresholds
@@ -279,6 +322,7 @@ def export_run(folder: Path, data: Path | None, out: Path, *, say: Say) -> Card:
     if out.exists():
         raise ConfigurationError("--out", str(out), "it is there already; name a new folder")
     task = run.task(run.data if data is None else data)
+    run.check_fields(task)
     network = run.trained(task)
     assert run.thresholds is not None
     beside = out.with_name(out.name + ".part")
