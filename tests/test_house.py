@@ -22,8 +22,11 @@ FLOORS = {
     8: ("cli",),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-# named exceptions to "never across": a runtime runs what a card describes; every floor 0 room may raise
-ACROSS = {("runtimes", "models")} | {(room, "errors") for room in ("provenance", "whole_file")}
+# named exceptions to "never across": a runtime runs what a card describes; a mask in a TIFF is held against the
+# one reader of TIFF directories; every floor 0 room may raise
+ACROSS = {("runtimes", "models"), ("annotations", "slides")} | {
+    (room, "errors") for room in ("provenance", "whole_file")
+}
 HEAVY = [
     "torch",
     "onnxruntime",

@@ -62,3 +62,11 @@ def test_xml_counts_from_the_canvas(tmp_path: Path) -> None:
     )
     (region,) = read_regions(path, geojson_origin_px=(300, 200))
     assert region.geometry.bounds == (100, 100, 300, 300)
+
+
+def test_a_stated_origin_that_is_no_number_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "odd.geojson"
+    square = json.dumps(shapely.geometry.mapping(shapely.box(0, 0, 9, 9)))
+    path.write_text('{"lobule": {"frame": {"geojson_offset_px": [1e999, 0]}}, ' + square[1:])
+    (region,) = read_regions(path, geojson_origin_px=(3, 4))
+    assert region.geometry.bounds == (3, 4, 12, 13)

@@ -364,9 +364,9 @@ MASK_TAGS += [(277, 3, 1, 1), (278, 4, 1, 30), (279, 4, 1, 1200)]
 NO_DIRECTORIES = {
     "a loop": (_tiff_of(MASK_TAGS, 8, bytes(2000)), "loop"),
     "a loop through a sub-directory": (_tiff_of([*MASK_TAGS, (330, 4, 1, 8)], 0, bytes(2000)), "loop"),
-    "a place beyond the end": (_tiff_of(MASK_TAGS, 1 << 30, bytes(2000)), "beyond its end"),
+    "a place beyond the end": (_tiff_of(MASK_TAGS, 1 << 30, bytes(2000)), "beyond the end"),
     "a directory of zeros": (_tiff_of(MASK_TAGS, 1000, bytes(2000)), "claims 0 tags"),
-    "garbage": (_tiff_of(MASK_TAGS, 301, b"\1" * 2000), "claims 257 tags|beyond its end"),
+    "garbage": (_tiff_of(MASK_TAGS, 301, b"\1" * 2000), "claims 257 tags|beyond the end"),
     "a chain without an end": (
         _tiff_of(
             MASK_TAGS,
@@ -376,11 +376,11 @@ NO_DIRECTORIES = {
                 struct.pack("<HHHIII", 1, 256, 4, 1, 40, 200 + 18 * (index + 1)) for index in range(3000)
             ),
         ),
-        "more than 64 pictures",
+        "beyond the end",
     ),
     "tags that each claim the whole file": (
         _tiff_of([*MASK_TAGS, *[(65000 + index, 1, 3000, 8) for index in range(9)]], 0, bytes(3000)),
-        "claim more than twice",
+        "claim more than 2 times",
     ),
 }
 

@@ -20,6 +20,8 @@ from lobule.models.zoo import Model
 from lobule.tiles import tile_shares
 
 if TYPE_CHECKING:
+    from shapely import Polygon
+
     from lobule.analysis.single import Prepared
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "region_findings",
     "tissue_measurements",
     "tissue_notices",
+    "tumor_beside_notices",
     "tumor_measurements",
     "tumor_notices",
 ]
@@ -80,7 +83,7 @@ def tissue_measurements(seen: TissueOutcome) -> list[Measurement]:
 def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
     """What a user should know of the slide and its tissue."""
     notices = [Notice(code="slide", message=text) for text in prepared.slide.properties.warnings]
-    notices += [Notice(code="tissue", message=text) for text in seen.warnings]
+    notices += [Notice(code="tissue", message=_sentence(text)) for text in seen.warnings]
     if seen.stain.kind != "he":
         what = {"ihc": "looks like immunohistochemistry"}.get(seen.stain.kind, "does not look like H&E")
         notices.append(
@@ -94,6 +97,12 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
             )
         )
     return notices
+
+
+def _sentence(text: str) -> str:
+    """A warning as it stands among others; one that begins with a file's name is left as it is."""
+    first = text.split(" ", 1)[0]
+    return text if "." in first or "/" in first else f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -> list[Measurement]:
@@ -226,6 +235,20 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
     if max(tumor.frame.scale) < 0.999:
         notices.append(_enlarged("tumor", tumor.frame.slide_mpp, tumor.frame.mpp))
     return notices
+
+
+def tumor_beside_notices(tumor: TumorOutcome, tissue: Sequence[Polygon]) -> list[Notice]:
+    """That the tumor region reaches beyond the tissue that was given, where a tenth of it or more does."""
+    import shapely
+
+    region = shapely.union_all([one.polygon for one in tumor.regions])
+    if region.is_empty:
+        return []
+    share = region.difference(shapely.union_all(list(tissue))).area / region.area
+    if share < 0.1:
+        return []
+    told = f"{share:.0%} of the tumor region lies beside the tissue that was given: it is found tile by tile; its area"
+    return [Notice(code="tissue", message=f"{told} counts all of it, nuclei are counted within the tissue.")]
 
 
 def _color_distance(tumor: TumorOutcome, model: Model) -> NDArray[np.float64] | None:

@@ -22,6 +22,7 @@ from lobule.analysis.measurements import (
     region_findings,
     tissue_measurements,
     tissue_notices,
+    tumor_beside_notices,
     tumor_measurements,
     tumor_notices,
 )
@@ -321,7 +322,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         measured += tumor_measurements(tumor, seen, over.model)
         notices += tumor_notices(tumor, over.model, seen)
         if options.tissue is not None:
-            notices += _tumor_beside(_tissue_polygons(seen), tumor)
+            notices += tumor_beside_notices(tumor, _tissue_polygons(seen))
     else:
         stages.append(Stage(name="tumor", status="skipped", reason=skip))
         reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
@@ -411,20 +412,6 @@ def _tissue_polygons(seen: TissueOutcome) -> tuple[Polygon, ...]:
         for polygon in polygons_from_mask(seen.tissue.mask)
     )
     return tuple(polygon for polygon in placed if polygon.area > 0)
-
-
-def _tumor_beside(tissue: Sequence[Polygon], tumor: TumorOutcome) -> list[Notice]:
-    """That the tumor region reaches beyond the tissue that was given, where a tenth of it or more does."""
-    import shapely
-
-    region = shapely.union_all([one.polygon for one in tumor.regions])
-    if region.is_empty:
-        return []
-    share = region.difference(shapely.union_all(list(tissue))).area / region.area
-    if share < 0.1:
-        return []
-    told = f"{share:.0%} of the tumor region lies beside the tissue that was given: it is found tile by tile; its area"
-    return [Notice(code="tissue", message=f"{told} counts all of it, nuclei are counted within the tissue.")]
 
 
 def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> Place:

@@ -53,7 +53,7 @@ def _stated_origin(document: Any) -> tuple[int, int] | None:
     try:
         x, y = document["lobule"]["frame"]["geojson_offset_px"]
         return int(x), int(y)
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError):
         return None
 
 

@@ -6,12 +6,13 @@ import struct
 import warnings
 import zlib
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lobule.annotations.regions import read_bytes
-from lobule.errors import AnnotationError
+from lobule.errors import AnnotationError, SlideReadError
 
 __all__ = ["is_image", "read_mask"]
 
@@ -21,25 +22,6 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PIXELS = 170_000_000
 _ENOUGH_PIXELS = 64_000_000
 _ASPECT_TOLERANCE = 0.02
-# a mask is one picture and its smaller copies
-_MOST_DIRECTORIES = 64
-_MOST_TAGS = 1024
-
-# orientation (TIFF 6.0) → whether the axes are swapped, then x mirrored, then y; any other stands upright
-_TURNS = {
-    2: (False, True, False),
-    3: (False, True, True),
-    4: (False, False, True),
-    5: (True, False, False),
-    6: (True, True, False),
-    7: (True, True, True),
-    8: (True, False, True),
-}
-
-# bytes of one value by TIFF field type
-_VALUE_BYTES = {
-    1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8,
-}  # fmt: skip
 
 
 def is_image(start: bytes) -> bool:
@@ -62,7 +44,7 @@ def read_mask(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray
         pixels = (
             _read_png(path, content[:24], slide_size)
             if content.startswith(_PNG)
-            else _read_tiff(path, content, slide_size)
+            else _read_tiff(path, slide_size)
         )
     except AnnotationError:
         raise
@@ -120,72 +102,21 @@ def _palette_error(path: str | PathLike[str]) -> AnnotationError:
     )
 
 
-def _check_directories(path: str | PathLike[str], content: bytes) -> None:
-    """Refuses a TIFF whose directories loop, lie beyond its end or claim more than it holds.
-
-    tifffile follows garbage for as long as it looks like a directory, hours in a file of 40 kB. Slides are
-    checked so by ``lobule.slides``, which this room may not import.
-    """
-    order = "<" if content[:2] == b"II" else ">"
-    big = content[2:4] in (b"+\0", b"\0+")
-    # a place or a number of values, a number of tags
-    word, inline, short, entry_bytes = ("Q", 8, "Q", 20) if big else ("I", 4, "H", 12)
-
-    def number(code: str, where: int) -> int:
-        if where + struct.calcsize(order + code) > len(content):
-            raise AnnotationError(
-                path, f"the TIFF is cut short or damaged: a directory at byte {where} lies beyond its end"
-            )
-        return int(struct.unpack_from(order + code, content, where)[0])
-
-    waiting = [(number(word, 8 if big else 4), True)]
-    seen: set[int] = set()
-    claimed = 0
-    while waiting:
-        directory, in_chain = waiting.pop()
-        if directory == 0:
-            continue
-        if directory in seen:
-            raise AnnotationError(
-                path, f"the TIFF is damaged: its directories run in a loop (back to byte {directory})"
-            )
-        seen.add(directory)
-        if len(seen) > _MOST_DIRECTORIES:
-            raise AnnotationError(
-                path, f"the TIFF holds more than {_MOST_DIRECTORIES} pictures; save the mask alone"
-            )
-        count = number(short, directory)
-        if not 0 < count <= _MOST_TAGS:
-            raise AnnotationError(
-                path, f"the TIFF is damaged: its directory at byte {directory} claims {count} tags"
-            )
-        first = directory + struct.calcsize(order + short)
-        end = first + count * entry_bytes
-        for entry in range(first, end, entry_bytes):
-            tag, kind, values = number("H", entry), number("H", entry + 2), number(word, entry + 4)
-            total = values * _VALUE_BYTES.get(kind, 0)
-            place = entry + 4 + inline
-            if total > inline:
-                place = number(word, place)
-                if place + total > len(content):
-                    continue  # tifffile leaves it out, too
-                claimed += total
-            if tag == 330 and kind in (4, 13, 16, 18):
-                code = "I" if kind in (4, 13) else "Q"
-                below = range(place, place + total, _VALUE_BYTES[kind])[: _MOST_DIRECTORIES + 1]
-                waiting += [(number(code, where), False) for where in below]
-        if claimed > 2 * len(content):
-            raise AnnotationError(
-                path, f"the TIFF is damaged: its tags claim more than twice its {len(content)} bytes"
-            )
-        if in_chain and end + inline <= len(content):
-            waiting.append((number(word, end), True))
-
-
-def _read_tiff(path: str | PathLike[str], content: bytes, slide_size: tuple[int, int]) -> NDArray[np.generic]:
+def _read_tiff(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray[np.generic]:
     import tifffile
 
-    _check_directories(path, content)
+    from lobule.slides.orientation import TURNS
+    from lobule.slides.tiff_structure import ByteFile, read_tiff_structure
+
+    # tifffile follows garbage for as long as it looks like a directory, hours in a file of 40 kB
+    file_bytes = ByteFile(Path(path))
+    try:
+        orientation = read_tiff_structure(file_bytes).chain[0].integer(274, 1)
+    except SlideReadError as error:
+        raise AnnotationError(path, f"the mask cannot be read: {error.reason}") from error
+    finally:
+        file_bytes.close()
+    turn = TURNS.get(orientation, TURNS[1])
     with tifffile.TiffFile(path) as file:
         if not file.pages:
             raise AnnotationError(path, "the TIFF holds no image")
@@ -198,9 +129,7 @@ def _read_tiff(path: str | PathLike[str], content: bytes, slide_size: tuple[int,
             ((one, s) for one, s in zip(levels, sizes, strict=True) if s[0] * s[1] <= _ENOUGH_PIXELS),
             (levels[-1], sizes[-1]),
         )
-        orientation = series.keyframe.tags.valueof(274, default=1)
-        swap, mirror_x, mirror_y = _TURNS.get(orientation, (False, False, False))
-        _check(path, *(size[::-1] if swap else size), slide_size)
+        _check(path, *turn.size(size), slide_size)
         photometric, bits = level.keyframe.photometric, level.keyframe.bitspersample
         colors = level.keyframe.colormap
         if photometric == 3 and colors is not None and colors[:, 0].any():
@@ -217,9 +146,4 @@ def _read_tiff(path: str | PathLike[str], content: bytes, slide_size: tuple[int,
     pixels = pixels.reshape([pixels.shape[axis] for axis in keep])
     place = {"Y": 0, "X": 1}
     order = sorted(range(len(keep)), key=lambda axis: place.get(axes[keep[axis]], 2))
-    pixels = pixels.transpose(order)
-    if swap:
-        pixels = pixels.swapaxes(0, 1)
-    if mirror_x:
-        pixels = pixels[:, ::-1]
-    return pixels[::-1] if mirror_y else pixels
+    return turn.apply(pixels.transpose(order))

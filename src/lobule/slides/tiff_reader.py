@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.slides.levels import build_levels, read_clipped
 from lobule.slides.ome_metadata import OmeImage, read_ome_image
+from lobule.slides.orientation import TURNS, Turn
 from lobule.slides.resolution import Resolution, judge_mpp, mpp_from_resolution_tag
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
 from lobule.slides.tiff_levels import SegmentCache, StoredLevel
@@ -32,46 +32,6 @@ def detect(path: Path, head: bytes) -> str | None:
 def open(path: Path, head: bytes) -> Slide:
     """Reads the directories and one pixel. Raises UnsupportedSlideError, SlideReadError."""
     return TiffSlide(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """An Orientation tag (TIFF 6.0): how the stored picture is turned to stand upright."""
-
-    swap: bool
-    mirror_x: bool
-    mirror_y: bool
-
-    def size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """The upright (width, height) of a stored one, and the other way round."""
-        return (stored[1], stored[0]) if self.swap else stored
-
-    def place(
-        self, upright: tuple[int, int], origin: tuple[int, int], size: tuple[int, int]
-    ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The stored origin and size of an upright region."""
-        x = upright[0] - origin[0] - size[0] if self.mirror_x else origin[0]
-        y = upright[1] - origin[1] - size[1] if self.mirror_y else origin[1]
-        return ((y, x), (size[1], size[0])) if self.swap else ((x, y), size)
-
-    def apply(self, stored: RgbImage) -> RgbImage:
-        """The upright picture."""
-        turned = stored.transpose(1, 0, 2) if self.swap else stored
-        if self.mirror_x:
-            turned = turned[:, ::-1]
-        return turned[::-1] if self.mirror_y else turned
-
-
-TURNS = {
-    1: Turn(False, False, False),
-    2: Turn(False, True, False),
-    3: Turn(False, True, True),
-    4: Turn(False, False, True),
-    5: Turn(True, False, False),
-    6: Turn(True, True, False),
-    7: Turn(True, True, True),
-    8: Turn(True, False, True),
-}
 
 
 class TiffSlide(Slide):

@@ -96,9 +96,9 @@ def _run_whole(predict: Predict, pixels: NDArray[np.uint8], multiple: int) -> ND
 def _field_loss(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
     """`nuclei_loss` of one field's nucleus map, from probabilities (H, W)."""
     # a float32 that is 1 or 0 to the last place is not infinitely sure
-    p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
-    cross = -np.log(np.where(truth, p, 1 - p)).mean()
-    return float(cross + 1 - (2 * p[truth].sum() + 1) / (p.sum() + truth.sum() + 1))
+    logits = torch.logit(torch.from_numpy(np.ascontiguousarray(probability)), eps=1e-7)
+    targets = torch.from_numpy(truth.astype(np.float32))
+    return float(nuclei_loss(logits[None, None], targets[None, None], 0.0))
 
 
 class NucleiTask:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -115,12 +116,19 @@ def open_run(folder: Path) -> Run:
             held["thresholds"],
             held["made_by"],
             Path(held["data"]),
-            held.get("fields"),
+            _fields_in(held),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             "run", str(folder), f"it is no folder that lobule train wrote ({error})"
         ) from error
+
+
+def _fields_in(held: dict[str, Any]) -> dict[str, dict[str, str]] | None:
+    fields = held.get("fields")
+    return (
+        None if fields is None else {part: dict(fields[part]) for part in ("training", "selection", "test")}
+    )
 
 
 def train_run(
