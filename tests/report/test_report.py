@@ -31,7 +31,7 @@ from lobule.findings.schema import (
 )
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
-from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, write_report
+from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, draw, write_report
 from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR
 
 SIZE = (4000, 3000)
@@ -243,7 +243,7 @@ class Page(HTMLParser):
 
 
 def report(folder: Path, findings: Findings, evidence: Evidence) -> Page:
-    write_report(folder / "report.html", findings, evidence)
+    write_report(folder / "report.html", findings, draw(evidence))
     return Page(folder / "report.html")
 
 
@@ -443,13 +443,13 @@ def test_the_scale_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
 
 def test_equal_findings_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_report(tmp_path / name, make_findings(), full_evidence())
+        write_report(tmp_path / name, make_findings(), draw(full_evidence()))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_folder_that_is_not_there_is_a_result_write_error(tmp_path: Path) -> None:
     with pytest.raises(ResultWriteError, match="cannot be written"):
-        write_report(tmp_path / "absent" / "report.html", make_findings(), make_evidence())
+        write_report(tmp_path / "absent" / "report.html", make_findings(), draw(make_evidence()))
 
 
 def near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,6 +167,15 @@ def test_a_file_that_is_no_graph_is_one_clear_line(kind: str, number: int, tmp_p
         # a flipped byte may hit a name or a constant: the graph is another one, but it is a graph
         assert number >= 5
         runtime.close()
+
+
+def test_openvino_is_imported_without_what_reports_its_use_over_the_network() -> None:
+    program = (
+        "import sys, lobule.runtimes.openvino_runtime\n"
+        "found = [name for name in sys.modules if 'telemetry' in name or name.startswith('openvino.tools')]\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_an_unknown_runtime_is_refused() -> None:

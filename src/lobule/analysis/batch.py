@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lobule.analysis.files import FINDINGS, are_whole, results_in, writing
 from lobule.analysis.given_mpp import open_with_mpp
 from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
+from lobule.analysis.results import FINDINGS, are_whole, results_in, writing
 from lobule.analysis.single import Result, prepare, run_stages
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lobule.analysis.nuclei_stage import NucleiOutcome
+from lobule.analysis.results import FINDINGS, output_file, writing
 from lobule.analysis.single import Result
-from lobule.errors import ResultWriteError
 from lobule.export.geojson import write_nuclei, write_regions
 from lobule.export.heatmap import write_heatmap
 from lobule.export.tables import write_nuclei_csv, write_nuclei_parquet
-from lobule.findings.schema import Findings, OutputFile
 from lobule.geometry import Box
-from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, write_report
+from lobule.report import (
+    Areas,
+    Drawn,
+    Evidence,
+    GalleryNucleus,
+    GalleryRow,
+    NucleiSample,
+    draw,
+    write_report,
+)
 from lobule.slides import read_region
 from lobule.whole_file import whole_file
 
-__all__ = ["FINDINGS", "are_whole", "results_in", "write_result", "writing"]
+__all__ = ["write_result"]
 
-FINDINGS = "findings.json"
 _TABLES = {
     "csv": ("nuclei.csv.gz", write_nuclei_csv),
     "parquet": ("nuclei.parquet", write_nuclei_parquet),
@@ -46,26 +52,6 @@ SAMPLES = 12
 SAMPLE_PX = 256
 
 
-def _digest(path: Path) -> OutputFile:
-    with path.open("rb") as stream:
-        return OutputFile(
-            name=path.name,
-            size_bytes=path.stat().st_size,
-            sha256=hashlib.file_digest(stream, "sha256").hexdigest(),
-        )
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing ``path`` into ResultWriteError."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, ResultWriteError):
-            raise
-        raise ResultWriteError(path, f"cannot be written: {error.strerror or error}") from error
-
-
 def write_result(result: Result, folder: Path) -> Path:
     """Writes the slide's files into ``folder``. A findings.json there means that all others are whole.
 
@@ -76,6 +62,27 @@ def write_result(result: Result, folder: Path) -> Path:
         (folder / FINDINGS).unlink(missing_ok=True)
         for part in folder.glob(".*.part"):
             part.unlink()
+    # the pictures are drawn while the other files are written: one core would do either alone
+    with ThreadPoolExecutor(1, thread_name_prefix="lobule-report") as ahead:
+        drawing = ahead.submit(_drawn, result)
+        files = _write_data(result, folder)
+    drawn = drawing.result()
+    findings = result.findings([output_file(folder / name) for name in files])
+    with result.clock.stage("report"), writing(folder):
+        write_report(folder / "report.html", findings, drawn)
+        text = json.dumps(findings.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+        with whole_file(folder / FINDINGS) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    return folder
+
+
+def _drawn(result: Result) -> Drawn:
+    with result.clock.stage("report"):
+        return draw(_evidence(result))
+
+
+def _write_data(result: Result, folder: Path) -> list[str]:
+    """Writes maps, outlines and tables; removes those of an earlier run that this one has not. Returns their names."""
     frame, slide_id = result.frame, result.slide_id
     files = []
     with result.clock.stage("write"), writing(folder):
@@ -95,30 +102,7 @@ def write_result(result: Result, folder: Path) -> Path:
                 files.append(name)
         for stale in _WRITTEN - set(files):
             (folder / stale).unlink(missing_ok=True)
-    findings = result.findings([_digest(folder / name) for name in files])
-    with result.clock.stage("report"), writing(folder):
-        write_report(folder / "report.html", findings, _evidence(result))
-        text = json.dumps(findings.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
-        with whole_file(folder / FINDINGS) as stream:
-            stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    return folder
-
-
-def results_in(folder: Path) -> Findings | None:
-    """The findings of the results in ``folder``; None where there are none that can be read."""
-    try:
-        return Findings.model_validate_json((folder / FINDINGS).read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def are_whole(folder: Path, findings: Findings) -> bool:
-    """Whether every file is there as the findings say, byte for byte, and the report is not empty."""
-    try:
-        there = (folder / "report.html").stat().st_size > 0
-        return there and all(_digest(folder / file.name) == file for file in findings.files)
-    except OSError:
-        return False
+    return files
 
 
 def _evidence(result: Result) -> Evidence:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.stages import TissueOutcome
 from lobule.analysis.tumor_stage import TumorOutcome
 from lobule.families.neighbors import mean_nearest_um
@@ -22,6 +21,7 @@ from lobule.tiles import tile_shares
 if TYPE_CHECKING:
     from shapely import Polygon
 
+    from lobule.analysis.nuclei_stage import NucleiOutcome
     from lobule.analysis.single import Prepared
 
 __all__ = [

@@ -28,7 +28,6 @@ from lobule.analysis.measurements import (
 )
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
 from lobule.analysis.networks import Networks, precisions_of, start_tumor_networks
-from lobule.analysis.nuclei_stage import NucleiOutcome, Place, measure_nuclei
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, overview_frame, too_coarse
 from lobule.analysis.tumor_stage import TumorOutcome, TumorPass, find_tumor
@@ -54,6 +53,8 @@ from lobule.slides import Slide, require_mpp
 
 if TYPE_CHECKING:
     from shapely import Polygon
+
+    from lobule.analysis.nuclei_stage import NucleiOutcome, Place
 
 __all__ = ["Prepared", "Result", "analyze", "prepare", "run_stages"]
 
@@ -330,6 +331,8 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     nuclei = None
     skip = _why_skip("nuclei", prepared, seen)
     if skip is None:
+        from lobule.analysis.nuclei_stage import measure_nuclei
+
         model = prepared.models["nuclei"]
         networks.start(model, "segment", workers)
         place = _where(seen, tumor, given=options.tissue is not None)
@@ -371,11 +374,19 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
 
 def _load_what_is_needed_later(*, nuclei: bool) -> None:
     """Imports what the end of the run needs while its networks keep the cores busy outside Python's lock."""
-    names = ["lobule.analysis.files", "jinja2", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"]
+    names = ["lobule.analysis.files", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"]
     if nuclei:
-        names += ["scipy.ndimage", "scipy.sparse.csgraph", "skimage.segmentation"]
+        names += [
+            "lobule.analysis.nuclei_stage",
+            "scipy.ndimage",
+            "scipy.sparse.csgraph",
+            "skimage.segmentation",
+        ]
     for name in names:
         import_module(name)
+    from lobule.report import page_template
+
+    page_template()
 
 
 def _why_skip(family: Literal["tumor", "nuclei"], prepared: Prepared, seen: TissueOutcome) -> str | None:
@@ -420,6 +431,8 @@ def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> P
     Tissue that was ``given`` bounds the region: who drew it wants nothing beside it counted.
     """
     import shapely
+
+    from lobule.analysis.nuclei_stage import Place
 
     tissue = _tissue_polygons(seen)
     if tumor is None or not tumor.regions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -262,7 +263,12 @@ def find_tumor(
         for index in kept:
             if index not in records and index in begun:
                 records.append(index, begun[index])
-        over.run([index for index in kept if index not in records], records, reporter, f"{slide_id}: tumor")
+        with ThreadPoolExecutor(1, thread_name_prefix="lobule-refine") as ahead:
+            # stage 2's picture is read while the tiles are looked at: afterwards one core would do it alone
+            overview = ahead.submit(_refinement_overview, slide, model, frame.slide_mpp, len(kept), clock)
+            over.run(
+                [index for index in kept if index not in records], records, reporter, f"{slide_id}: tumor"
+            )
         known = {index: TumorTile.from_bytes(records.read(index)) for index in kept}
         screening = _audit(over, known, records, reporter, slide_id) if over.screens else over.screening
 
@@ -279,7 +285,7 @@ def find_tumor(
         )
         heatmap, blur_map = ScalarMap(values, cells), ScalarMap(blurred, cells)
 
-        refined, note = _refine(slide, heatmap, seen, model, networks, clock)
+        refined, note = _refine(overview.result(), heatmap, seen, model, networks, clock)
         decided = heatmap if refined is None else refined
         threshold = model.card.thresholds["patch" if refined is None else "refine"]
         mask = tumor_mask(decided, threshold)
@@ -324,22 +330,34 @@ def _audit(
     return f"the screening network does not know this slide ({found}): every tile went through the classifier"
 
 
+def _refinement_overview(slide: Slide, model: Model, mpp: Mpp, tiles: int, clock: Clock) -> RgbImage | None:
+    """The slide as stage 2 sees it; None where there will be no stage 2."""
+    graph = model.card.graph("refine")
+    if graph is None or tiles < MIN_CELLS_TO_REFINE:
+        return None
+    with clock.part("tumor", "decode"):
+        return read_overview(slide, refinement_frame(slide.size, mpp, graph.tile_px))
+
+
 def _refine(
-    slide: Slide, heatmap: ScalarMap, seen: TissueOutcome, model: Model, networks: Networks, clock: Clock
+    overview: RgbImage | None,
+    heatmap: ScalarMap,
+    seen: TissueOutcome,
+    model: Model,
+    networks: Networks,
+    clock: Clock,
 ) -> tuple[ScalarMap | None, str | None]:
     """(stage 2's map, why there is none). Where there is neither tissue nor a judged tile the map is NaN."""
     graph = model.card.graph("refine")
     if graph is None:
         return None, "the model has no refinement stage: regions are the heatmap at its threshold"
-    cells = int(np.isfinite(heatmap.values).sum())
-    if cells < MIN_CELLS_TO_REFINE:
+    if overview is None:
+        cells = int(np.isfinite(heatmap.values).sum())
         return (
             None,
             f"too few tiles hold tissue to refine ({cells}): regions are the heatmap at its threshold",
         )
-    frame = refinement_frame(slide.size, heatmap.frame.slide_mpp, graph.tile_px)
-    with clock.part("tumor", "decode"):
-        overview = read_overview(slide, frame)
+    frame = refinement_frame(heatmap.frame.slide_size, heatmap.frame.slide_mpp, graph.tile_px)
     with clock.part("tumor", "prepare"):
         inputs = prepare_refinement(overview, heatmap, frame, graph)
     # one picture a slide: one run at a time, whose threads do not depend on how many workers there are

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import threading
 from functools import cache
 from pathlib import Path
@@ -15,19 +14,9 @@ from lobule.errors import InferenceError, ModelOutputError
 from lobule.models.card import Graph
 from lobule.runtimes.agreement import check_agreement
 from lobule.runtimes.compiled import keep_compiled, kept_compiled, key_of
+from lobule.runtimes.openvino_library import openvino as ov
 from lobule.runtimes.pixels import takes_plain_pixels
 from lobule.runtimes.runtime import Arrays, Precision, threads_of
-
-# On import OpenVINO would report its use over the network (openvino_telemetry, from a forked process).
-# lobule makes no connection: without that package OpenVINO falls back to a stub of its own.
-_had_telemetry = "openvino_telemetry" in sys.modules
-if not _had_telemetry:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-import openvino as ov  # noqa: E402
-from openvino.preprocess import ColorFormat, PrePostProcessor  # noqa: E402
-
-if not _had_telemetry:
-    del sys.modules["openvino_telemetry"]
 
 __all__ = ["OpenVinoRuntime"]
 
@@ -174,13 +163,13 @@ def _set_up_python_half() -> None:
 def _with_preparation(network: ov.Model, graph: Graph) -> ov.Model:
     """The network with RGB bytes as its pixels input: order, scale and layout are dealt with in the graph."""
     tensor = graph.inputs[0]
-    steps = PrePostProcessor(network)
+    steps = ov.preprocess.PrePostProcessor(network)
     pixels = steps.input(tensor.name)
     pixels.tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     pixels.model().set_layout(ov.Layout(tensor.layout))
     if graph.color_order == "BGR":
-        pixels.tensor().set_color_format(ColorFormat.RGB)
-        pixels.preprocess().convert_color(ColorFormat.BGR)
+        pixels.tensor().set_color_format(ov.preprocess.ColorFormat.RGB)
+        pixels.preprocess().convert_color(ov.preprocess.ColorFormat.BGR)
     if tensor.dtype == "float32":
         pixels.preprocess().convert_element_type(ov.Type.f32)
         if graph.mean is not None and graph.std is not None:

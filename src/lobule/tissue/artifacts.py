@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.tissue.color import bands, extremes, quantile, to_hsv
+from lobule.tissue.color import bands, extremes, look_up, quantile, to_hsv
 from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
 __all__ = ["find_folds", "find_pen", "find_unscanned"]
@@ -113,9 +113,9 @@ def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) ->
     dense = np.empty(tissue.shape, np.bool_)
     for rows in bands(*tissue.shape):
         for channel in range(3):
-            summed[rows] += density[rgb[rows, :, channel]]
+            summed[rows] += look_up(density, rgb[rows, :, channel])
         # the brightest channel is the least dense
-        dense[rows] = density[extremes(rgb[rows])[1]] >= 0.22 * _DENSITY_STEPS
+        dense[rows] = look_up(density, extremes(rgb[rows])[1]) >= 0.22 * _DENSITY_STEPS
     usual = quantile(summed[tissue], 0.5) / (3 * _DENSITY_STEPS)
     dense &= summed >= 3 * _DENSITY_STEPS * max(1.9 * usual, 0.42)
     dense &= tissue

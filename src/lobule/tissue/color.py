@@ -16,6 +16,7 @@ __all__ = [
     "find_glass",
     "histogram",
     "is_even",
+    "look_up",
     "quantile",
     "saturation_value",
     "to_hsv",
@@ -72,7 +73,7 @@ def _hsv_of_band(
     np.copyto(hue, (green - blue) * inverse, where=high == rgb[..., 0])
     np.add(hue, np.float32(360.0), out=hue, where=hue < 0)
     np.copyto(hue, np.float32(0.0), where=spread == 0)
-    saturation[...] = _SATURATION_OF[spread, high]
+    _look_up_saturation(spread, high, saturation)
 
 
 def saturation_value(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -82,7 +83,7 @@ def saturation_value(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray
     for rows in bands(height, width):
         low, high = extremes(rgb[rows])
         value[rows] = high
-        saturation[rows] = _SATURATION_OF[high - low, high]
+        _look_up_saturation(high - low, high, saturation[rows])
     return saturation, value
 
 
@@ -94,7 +95,23 @@ def _saturations() -> NDArray[np.uint8]:
     return table
 
 
-_SATURATION_OF = _saturations()
+_SATURATION_OF = _saturations().reshape(-1)
+
+
+def _look_up_saturation(
+    spread: NDArray[np.uint8], value: NDArray[np.uint8], saturation: NDArray[np.uint8]
+) -> None:
+    # one flat place each, which no check has to look at: a quarter of the time of an index of two axes
+    place = spread.astype(np.intp)
+    place <<= 8
+    place |= value
+    _SATURATION_OF.take(place, out=saturation, mode="wrap")
+
+
+def look_up(table: NDArray[Any], values: NDArray[np.uint8]) -> NDArray[Any]:
+    """``table[values]`` of a table with 256 entries, in a third of the time."""
+    found: NDArray[Any] = table.take(values, mode="wrap")
+    return found
 
 
 def is_even(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -214,5 +231,5 @@ def white_balanced(rgb: NDArray[np.uint8], glass: tuple[float, float, float] | N
     # NumPy looks bytes up by way of 64-bit places: band by band, so that these stay small
     for rows in bands(*rgb.shape[:2]):
         for channel in range(3):
-            balanced[rows, :, channel] = table[channel][rgb[rows, :, channel]]
+            balanced[rows, :, channel] = look_up(table[channel], rgb[rows, :, channel])
     return balanced

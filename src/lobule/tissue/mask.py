@@ -25,6 +25,8 @@ _HOLE_MM2 = 0.004
 _FIELD_UM = 2000.0
 # JPEG noise on black padding has any saturation
 _DARKEST = 24
+_EVEN_LIGHT, _EVEN_DARK = 14, 6
+"""What the channels of a blank image vary by at most, light and dark ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +181,11 @@ def _is_blank(image: NDArray[np.uint8], usable: NDArray[np.bool_]) -> bool:
         # percentiles from a histogram: exact, and in one pass
         below = np.cumsum(histogram(image[..., channel][usable])) / np.count_nonzero(usable)
         low, middle, high = np.searchsorted(below, (0.0005, 0.5, 0.9995))
+        if high - low > _EVEN_LIGHT:
+            return False
         spreads.append(high - low)
         middles.append(middle)
-    return bool(max(spreads) <= (14 if np.median(middles) >= 190 else 6))
+    return bool(max(spreads) <= (_EVEN_LIGHT if np.median(middles) >= 190 else _EVEN_DARK))
 
 
 def _shaped(raw: NDArray[np.bool_], usable: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:

@@ -166,7 +166,8 @@ def _forget_where(path: Path) -> None:
 def largest_difference(graph: nn.Module, path: Path, samples: Sequence[Arrays]) -> float:
     """Returns the largest absolute difference between torch, ONNX Runtime and OpenVINO over the samples."""
     import onnxruntime
-    import openvino
+
+    from lobule.runtimes.openvino_library import openvino
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     # A CPU with bfloat16 units would round silently otherwise.

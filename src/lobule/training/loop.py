@@ -20,7 +20,18 @@ from torch import nn
 from lobule.errors import ConfigurationError, MissingDependencyError, ResultError, ResultWriteError
 from lobule.training.recipe import LoopSettings
 
-__all__ = ["AUTO", "CurvePoint", "Devices", "fit", "is_first_process", "read_curve", "read_state", "seeded"]
+__all__ = [
+    "AUTO",
+    "CurvePoint",
+    "Devices",
+    "Draw",
+    "fit",
+    "is_first_process",
+    "read_curve",
+    "read_state",
+    "seeded",
+    "write_curve",
+]
 
 Batch = tuple[torch.Tensor, ...]
 Draw = Callable[[int, int], Batch]
@@ -373,16 +384,9 @@ class _Progress:
             self._folder.mkdir(parents=True, exist_ok=True)
             torch.save(state, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
-            curve = self._folder / "curve.csv"
-            with curve.with_suffix(".part").open("w", encoding="utf-8", newline="") as handle:
-                rows = csv.writer(handle)
-                rows.writerow(["step", "loss", "selection_loss"])
-                rows.writerows(
-                    [p.step, repr(p.loss), "" if p.checked is None else repr(p.checked)] for p in self.curve
-                )
-            curve.with_suffix(".part").replace(curve)
         except OSError as error:
             raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error
+        write_curve(self._folder, self.curve)
 
 
 def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -396,6 +400,21 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     if not isinstance(held, dict):
         raise ResultError(path, _FOREIGN)
     return held
+
+
+def write_curve(folder: Path, curve: Sequence[CurvePoint]) -> None:
+    """Writes a run's curve, whole. Raises ResultWriteError."""
+    path = folder / "curve.csv"
+    try:
+        with path.with_suffix(".part").open("w", encoding="utf-8", newline="") as handle:
+            rows = csv.writer(handle)
+            rows.writerow(["step", "loss", "selection_loss"])
+            rows.writerows(
+                [p.step, repr(p.loss), "" if p.checked is None else repr(p.checked)] for p in curve
+            )
+        path.with_suffix(".part").replace(path)
+    except OSError as error:
+        raise ResultWriteError(path, f"the curve cannot be written: {error}") from error
 
 
 def read_curve(folder: Path) -> list[CurvePoint]:

@@ -59,7 +59,7 @@ class Teacher:
     """
 
     def __init__(self, path: Path, tile_px: int) -> None:
-        import openvino
+        from lobule.runtimes.openvino_library import openvino
 
         core = openvino.Core()
         graph = core.read_model(path)

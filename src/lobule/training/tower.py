@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,17 @@ from lobule.errors import ConfigurationError, LeakageError, ResultError, ResultW
 from lobule.models.card import Card
 from lobule.models.zoo import load_model
 from lobule.training.cards import write_card
-from lobule.training.loop import AUTO, Devices, fit, is_first_process, read_state
+from lobule.training.loop import (
+    AUTO,
+    CurvePoint,
+    Devices,
+    Draw,
+    fit,
+    is_first_process,
+    read_curve,
+    read_state,
+    write_curve,
+)
 from lobule.training.nuclei import NucleiTask
 from lobule.training.recipe import NucleiRecipe, Recipe, read_recipe
 from lobule.training.robustness import Moved
@@ -165,19 +176,7 @@ def train_run(
         for line in notes:
             say(line)
     began = time.monotonic()
-    torch.manual_seed(chosen)
-    network = fit(
-        task.network(),
-        task.source(),
-        task.loss,
-        task.loop,
-        folder=out,
-        seed=chosen,
-        say=say,
-        steps=total,
-        check=check,
-        devices=devices,
-    )
+    network = _fitted(task, out, total, chosen, check, devices, say)
     _save_weights(out / "weights.pt", network)
     choosing = "choosing thresholds on the selection part" if check else "no selection part: usual thresholds"
     say(f"trained in {(time.monotonic() - began) / 60:.1f} min; {choosing}")
@@ -185,6 +184,67 @@ def train_run(
     done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields)
     _write_run(done, notes)
     return done
+
+
+def _fitted(
+    task: Task,
+    out: Path,
+    steps: int,
+    seed: int,
+    check: Callable[[nn.Module], float] | None,
+    devices: Devices,
+    say: Say,
+) -> nn.Module:
+    """The trained network: of one run, whose files lie in ``out``, or the mean of several, each in a folder there."""
+    runs = task.loop.runs
+    if runs > 1 and devices.count > 1:
+        raise ConfigurationError("--devices", devices.count, f"a recipe of {runs} runs trains on one device")
+    draw = task.source()
+    networks = []
+    for number in range(runs):
+        folder = out if runs == 1 else out / f"run-{number + 1}"
+        if runs > 1:
+            say(f"run {number + 1} of {runs}")
+        torch.manual_seed(seed)
+        # where the run before ended: other batches than any other run's
+        first = number * steps * task.loop.accumulate
+        networks.append(
+            fit(
+                task.network(),
+                partial(_drawn_from, draw, first),
+                task.loss,
+                task.loop,
+                folder=folder,
+                seed=seed,
+                say=say,
+                steps=steps,
+                check=check,
+                devices=devices,
+            )
+        )
+    if runs > 1:
+        points = [
+            CurvePoint(number * steps + point.step, point.loss, point.checked)
+            for number in range(runs)
+            for point in read_curve(out / f"run-{number + 1}")
+        ]
+        write_curve(out, points)
+    return _mean(networks)
+
+
+def _drawn_from(draw: Draw, first: int, index: int, count: int) -> tuple[torch.Tensor, ...]:
+    return draw(first + index, count)
+
+
+def _mean(networks: Sequence[nn.Module]) -> nn.Module:
+    """The first network with the mean of all their weights and statistics."""
+    states = [network.state_dict() for network in networks]
+    mean = {
+        key: torch.stack([state[key] for state in states]).mean(0) if value.dtype.is_floating_point else value
+        for key, value in states[0].items()
+    }
+    networks[0].load_state_dict(mean)
+    return networks[0]
 
 
 def recipe_seed(recipe: Recipe) -> int:
@@ -216,7 +276,8 @@ def _claim(path: Path, out: Path, seed: int, fields: dict[str, dict[str, str]]) 
     if (out / "run.json").is_file() and open_run(out).seed != seed:
         raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
     before = open_run(out).fields if (out / "run.json").is_file() else None
-    if before is not None and (out / "checkpoint.pt").is_file() and before["training"] != fields["training"]:
+    begun = any(out.rglob("checkpoint.pt"))
+    if before is not None and begun and before["training"] != fields["training"]:
         raise ConfigurationError(
             "--data", "DATA", f"{out} holds a run that was trained on other fields; name another folder"
         )
