@@ -194,6 +194,30 @@ def test_sizes_are_of_nuclei_that_are_seen_whole(darkness: Path, tmp_path: Path)
         assert numbers[name] == pytest.approx(alone[name])
 
 
+def test_a_thorough_look_sees_the_same_nuclei_wherever_up_is(data_dir: Path) -> None:
+    with Image.open(data_dir / "tnbc" / "Slide_02" / "02_1.png") as picture:
+        field = np.asarray(picture.convert("RGB"))[:384, :512]
+
+    def look(pixels: np.ndarray, *, thorough: bool) -> np.ndarray:
+        options = Options(only=("nuclei",), precision="float32", thorough=thorough)
+        result = analyze(ArraySlide(pixels, Mpp(0.25, 0.25)), options=options)
+        assert result.nuclei is not None
+        stage = next(stage for stage in result.stages if stage.name == "nuclei")
+        assert ("in all eight ways" in (stage.reason or "")) == thorough
+        return Nuclei.joined(result.nuclei.batches()).centroid_px
+
+    def turned_back(centers: np.ndarray) -> np.ndarray:
+        return np.stack([field.shape[1] - centers[:, 1], centers[:, 0]], 1)
+
+    turned = np.ascontiguousarray(np.rot90(field))
+    once, thorough = (
+        cKDTree(look(field, thorough=way)).query(turned_back(look(turned, thorough=way)))[0]
+        for way in (False, True)
+    )
+    # what is left are sums in another order
+    assert (thorough < 0.5).mean() > 0.99 > (once < 0.5).mean()
+
+
 def test_measurements_name_their_units(painted: Path, models: Path) -> None:
     with open_slide(painted) as slide:
         result = analyze(slide, options=Options(models=(str(models),), nuclei_tiles=None))

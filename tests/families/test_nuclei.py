@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from lobule.errors import CardError, ModelOutputError
 from lobule.families.instances import Splitting, split, split_near
-from lobule.families.nuclei import OUTLINE_TOLERANCE_PX, decode_tile, describe_instances
+from lobule.families.nuclei import OUTLINE_TOLERANCE_PX, decode_tile, describe_instances, from_all_sides
 from lobule.families.outlines import outer_outlines
 from lobule.findings.nuclei import Nuclei
 from lobule.geometry import Box, Mpp, WorkingFrame
@@ -205,6 +205,39 @@ def test_instances_smaller_than_asked_are_left_out() -> None:
             labels, labels.astype(np.float32), pixels, read=box, kept=box, frame=frame, min_area_px=least
         )
         assert len(found) == count
+
+
+@given(
+    pixels=st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
+        lambda size: st.builds(
+            lambda seed: np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8),
+            st.integers(0, 2**20),
+        )
+    ),
+    turns=st.integers(0, 3),
+    mirrored=st.booleans(),
+)
+def test_what_is_seen_from_all_sides_turns_with_the_image(
+    pixels: np.ndarray, turns: int, mirrored: bool
+) -> None:
+    def one_sided(image: np.ndarray) -> np.ndarray:
+        """Maps that depend on where up and left are."""
+        gray = image.sum(2, dtype=np.float32)
+        return np.stack([np.cumsum(gray, 0), np.maximum.accumulate(gray, 1)])[None]
+
+    def turned(image: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
+        image = np.rot90(image, turns, axes)
+        return np.flip(image, axes[1]) if mirrored else image
+
+    seen = from_all_sides(one_sided, pixels)
+    assert seen.shape == (1, 2, *pixels.shape[:2]) and seen.dtype == np.float32
+    again = from_all_sides(one_sided, turned(pixels, (0, 1)))
+    np.testing.assert_allclose(again, turned(seen, (2, 3)), rtol=1e-5)
+
+    def any_sided(image: np.ndarray) -> np.ndarray:
+        return image[None, None, ..., 0].astype(np.float32)
+
+    np.testing.assert_array_equal(from_all_sides(any_sided, pixels), any_sided(pixels))
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

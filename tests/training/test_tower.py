@@ -232,7 +232,13 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
         assert shipped == other
     # behind them how it bears disturbance
     beyond = [score.name for score in card.scores[len(found.scores) :]]
-    assert beyond == [f"Dice with the undisturbed, {one.name}" for one in DISTURBANCES]
+    assert beyond[7:] == [f"Dice with the undisturbed, {one.name}" for one in DISTURBANCES]
+    # before that how good a thorough look is, which is a score of its own
+    careful = evaluate(run, data, "test", say=lambda _: None, thorough=True)
+    assert (run / "evaluation-test-thorough" / "scores.json").is_file()
+    values = {f"{score.name}, thorough": score.value for score in careful.scores}
+    for score in card.scores[len(found.scores) : len(found.scores) + 7]:
+        assert abs(score.value - values[score.name]) < 2e-3 and "eight" in score.how
     with pytest.raises(ConfigurationError, match="already"):
         export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
 

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from lobule.analysis.stages import StageTiles
 from lobule.analysis.work import Records
 from lobule.errors import LobuleError
 from lobule.families.neighbors import nearest_um, seen_around_um
-from lobule.families.nuclei import decode_tile, inside
+from lobule.families.nuclei import decode_tile, from_all_sides, inside
 from lobule.families.ownership import SPARE_UM, settled
 from lobule.findings.nuclei import MEASURES, Nuclei
 from lobule.geometry import Box, Mpp, WorkingFrame
@@ -144,11 +145,15 @@ def measure_nuclei(
     workers: int,
     *,
     limit: int | None,
+    thorough: bool,
     records: Records,
     clock: Clock,
     reporter: Reporter,
 ) -> NucleiOutcome:
-    """Nuclei whose centroid lies in ``place``, on at most ``limit`` tiles spread evenly over it."""
+    """Nuclei whose centroid lies in ``place``, on at most ``limit`` tiles spread evenly over it.
+
+    ``thorough``: the network sees each tile in all eight positions.
+    """
     import shapely
 
     graph = model.card.graph("segment")
@@ -175,7 +180,8 @@ def measure_nuclei(
 
         def look(index: int) -> bytes:
             box, pixels = tiles.read_inside(index)
-            output = tiles.infer(runtime, "segment", index, pixels)
+            infer = partial(tiles.infer, runtime, "segment", index)
+            output = from_all_sides(infer, pixels) if thorough else infer(pixels)
             with clock.part("nuclei", "decode_maps"):
                 kept = grid.kept(index).grown(min(spare_px, grid.halo_px)).clipped(*frame.size)
                 nuclei = decode_tile(model.card, output, pixels, read=box, kept=kept, frame=frame)

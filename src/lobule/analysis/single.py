@@ -344,11 +344,12 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
             networks,
             workers,
             limit=options.nuclei_tiles,
+            thorough=options.thorough,
             records=work.records("nuclei", prepared.stage_plan("nuclei", place=place.sha256)),
             clock=clock,
             reporter=reporter,
         )
-        stages.append(_done("nuclei", model, nuclei))
+        stages.append(_done("nuclei", model, nuclei, thorough=options.thorough))
         measured += nuclei_measurements(nuclei)
         notices += nuclei_notices(nuclei, prepared.mpp, model)
     else:
@@ -448,7 +449,13 @@ def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> P
     return Place(regions, "tumor region", tissue, others, "tissue outside the tumor region")
 
 
-def _done(name: Literal["tumor", "nuclei"], model: Model, outcome: TumorOutcome | NucleiOutcome) -> Stage:
+def _done(
+    name: Literal["tumor", "nuclei"],
+    model: Model,
+    outcome: TumorOutcome | NucleiOutcome,
+    *,
+    thorough: bool = False,
+) -> Stage:
     if isinstance(outcome, TumorOutcome):
         tiles, reason = outcome.tiles, outcome.note
     else:
@@ -457,6 +464,8 @@ def _done(name: Literal["tumor", "nuclei"], model: Model, outcome: TumorOutcome 
         reason = f"{part} of the {outcome.where}"
         if outcome.where == "tissue":
             reason += ", because no tumor region is known"
+        if thorough:
+            reason += "; each seen turned and mirrored in all eight ways"
     return Stage(
         name=name,
         status="done",

@@ -153,7 +153,9 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
     help="Number format of the networks; auto takes the fastest that a model's card proves.",
 )
 @click.option(
-    "--thorough", is_flag=True, help="Every tile through the large network, none settled by a small one."
+    "--thorough",
+    is_flag=True,
+    help="Every tile through the large network, none settled by a small one; nuclei seen in all eight positions.",
 )
 @click.option("--workers", type=int, help="Threads; by default one for each core granted to this process.")
 @click.option("--max-ram", help="Memory to stay within, such as 2G: fewer workers are used.")

@@ -29,6 +29,7 @@ __all__ = ["evaluate"]
     help="For a model folder: the recipe whose split it is scored by.",
 )
 @click.option("--robustness", is_flag=True, help="Also disturb the images and say how far the answers move.")
+@click.option("--thorough", is_flag=True, help="Ask the network as lobule analyze --thorough does.")
 @threads_option
 def evaluate(
     run: Path,
@@ -36,6 +37,7 @@ def evaluate(
     part: Literal["test", "selection", "training"],
     recipe: Path | None,
     robustness: bool,
+    thorough: bool,
     threads: int,
 ) -> None:
     """Score RUN (or a model folder) on a part of its data: 95 % intervals, pooled and per image."""
@@ -44,4 +46,4 @@ def evaluate(
     import_torch().set_num_threads(threads)
     from lobule.training.tower import evaluate as evaluate_run
 
-    evaluate_run(run, data, part, say=click.echo, recipe=recipe, robustness=robustness)
+    evaluate_run(run, data, part, say=click.echo, recipe=recipe, robustness=robustness, thorough=thorough)

@@ -6,6 +6,7 @@ every nucleus is counted once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +21,35 @@ from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
 from lobule.slides.slide import RgbImage
 
-__all__ = ["OUTLINE_TOLERANCE_PX", "decode_tile", "describe_instances", "inside", "splitting_of"]
+__all__ = [
+    "OUTLINE_TOLERANCE_PX",
+    "decode_tile",
+    "describe_instances",
+    "from_all_sides",
+    "inside",
+    "splitting_of",
+]
 
 OUTLINE_TOLERANCE_PX = 0.15
 """How far, in working pixels, an outline's kept vertices may pass by the others: 0.04 µm at 0.25 µm a pixel."""
+
+
+def from_all_sides(look: Callable[[RgbImage], NDArray[np.generic]], pixels: RgbImage) -> NDArray[np.float32]:
+    """The mean of what ``look`` gives for the image turned and mirrored in all eight ways, brought back.
+
+    ``look``: (h, w, 3) uint8 → maps (…, h, w). A network that learned from turned images still judges them a little
+    differently; of tissue no side is the upper one.
+    """
+    total = None
+    for turns in range(4):
+        for mirrored in (False, True):
+            shown = np.rot90(pixels, turns)
+            maps = look(np.ascontiguousarray(shown[:, ::-1] if mirrored else shown))
+            back = np.rot90(maps[..., ::-1] if mirrored else maps, -turns, axes=(-2, -1))
+            total = back.astype(np.float32) if total is None else total + back
+    assert total is not None
+    mean: NDArray[np.float32] = np.divide(total, 8, dtype=np.float32)
+    return mean
 
 
 def decode_tile(

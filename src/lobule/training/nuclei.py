@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from lobule.evaluation.interval import Interval, bootstrap
 from lobule.evaluation.nuclei import ImageScores, object_intervals, pixel_intervals, score_image
 from lobule.evaluation.pixels import MaskCounts, count_mask
 from lobule.families.instances import Way, split
+from lobule.families.nuclei import from_all_sides
 from lobule.models.card import Card, Score
 from lobule.training.cards import nuclei_card, segment_graph
 from lobule.training.export import SegmentGraph, export_graph
@@ -218,6 +219,9 @@ class NucleiTask:
         name = graph.inputs[0].name
         return lambda pixels: np.asarray(session.run(None, {name: pixels[None]})[0][0], np.float32)
 
+    def thorough(self, predict: Predict) -> Predict:
+        return partial(from_all_sides, predict)
+
     def decide(self, predict: Predict) -> dict[str, float]:
         """The mask threshold of highest pooled Jaccard, then those of the splitting of highest AJI.
 
@@ -369,8 +373,10 @@ class NucleiTask:
         )
         predict = self.graph_predictor(folder, card)
         found = self.score(predict, thresholds, "test")
+        careful = self.score(self.thorough(predict), thresholds, "test")
         moved = self.disturb(predict, thresholds, "test")
-        return card.model_copy(update={"scores": (*found.scores, *_disturbed(moved, found.scores[0].on))})
+        scores = (*found.scores, *_thorough(careful.scores), *_disturbed(moved, found.scores[0].on))
+        return card.model_copy(update={"scores": scores})
 
 
 def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.uint8]:
@@ -406,6 +412,31 @@ def _score(name: str, value: Interval, where: str, how: str) -> Score:
         on=where,
         how=how,
     )
+
+
+_THOROUGH = (
+    "pixel Jaccard, pooled",
+    "pixel Jaccard, mean of images",
+    "pixel F1, pooled",
+    "pixel F1, mean of images",
+    "AJI, mean of images",
+    "PQ, mean of images",
+    "PQ, pooled",
+)
+"""What the card says of a thorough look."""
+
+
+def _thorough(scores: Sequence[Score]) -> list[Score]:
+    return [
+        score.model_copy(
+            update={
+                "name": f"{score.name}, thorough",
+                "how": f"--thorough, mean of eight turned and mirrored copies; {score.how}",
+            }
+        )
+        for score in scores
+        if score.name in _THOROUGH
+    ]
 
 
 def _disturbed(moved: Sequence[Moved], where: str) -> list[Score]:

@@ -58,6 +58,9 @@ class Task(Protocol):
     def graph_predictor(self, folder: Path, card: Card) -> Any:
         """The same, from an exported model."""
 
+    def thorough(self, predict: Any) -> Any:
+        """The same, as ``lobule analyze --thorough`` asks it."""
+
     def decide(self, predict: Any) -> dict[str, float]:
         """The thresholds, chosen on the selection part."""
 

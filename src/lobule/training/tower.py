@@ -315,12 +315,20 @@ def _save_weights(path: Path, network: nn.Module) -> None:
 
 
 def evaluate(
-    folder: Path, data: Path, part: Part, *, say: Say, recipe: Path | None = None, robustness: bool = False
+    folder: Path,
+    data: Path,
+    part: Part,
+    *,
+    say: Say,
+    recipe: Path | None = None,
+    robustness: bool = False,
+    thorough: bool = False,
 ) -> Evaluation:
     """Scores a run, or a model folder with the ``recipe`` that says which its parts are, on one part of the data.
 
     Writes ``evaluation-<part>/scores.json`` and ``images.csv`` into the run, or beside the model's folder, and says
     the scores; with ``robustness`` also ``robustness.md``, how far the answers move when the images are disturbed.
+    ``thorough``: as ``lobule analyze --thorough`` asks the network, into ``evaluation-<part>-thorough``.
     """
     beside = folder
     if (folder / "card.json").is_file():
@@ -341,8 +349,10 @@ def evaluate(
         predict = task.predictor(run.trained(task))
         assert run.thresholds is not None
         thresholds = run.thresholds
+    if thorough:
+        predict = task.thorough(predict)
     found = task.score(predict, thresholds, part)
-    table = beside / f"evaluation-{part}"
+    table = beside / f"evaluation-{part}{'-thorough' if thorough else ''}"
     _write_evaluation(table, found)
     for score in found.scores:
         say(f"{score.name}: {score.value:.4f} ({score.low:.4f} to {score.high:.4f})")
