@@ -127,6 +127,7 @@ def measure(nuclei: int, folder: Path) -> dict[str, Any]:
             Networks(),  # type: ignore[arg-type]
             1,
             limit=None,
+            thorough=False,
             records=work.records("nuclei", "0" * 64),
             clock=clock,
             reporter=QuietReporter(),

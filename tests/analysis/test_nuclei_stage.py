@@ -165,18 +165,21 @@ def test_tissue_that_was_given_bounds_what_is_counted(painted: Path, models: Pat
     assert result.nuclei.tile_area_mm2.sum() <= middle * height * MPP**2 / 1e6 * 1.001
 
 
-def test_a_tumor_region_beside_the_tissue_that_was_given_is_said(models: Path, tmp_path: Path) -> None:
+def test_tissue_that_was_given_bounds_the_tumor_region(models: Path, tmp_path: Path) -> None:
     """In a field of one tile, which is tumor as a whole or not at all."""
     field = ArraySlide(paint((120, 120), [(0, 0, 120, 120)], np.array([[40, 40]]), margin=0), Mpp(0.5, 0.5))
     mask = tmp_path / "left.geojson"
     ring = [[0, 0], [60, 0], [60, 120], [0, 120], [0, 0]]
     mask.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-    said = []
+    areas = []
     for tissue in (mask, None):
         result = analyze(field, options=Options(models=(str(models),), tissue=tissue))
         assert result.tumor is not None and len(result.tumor.regions) == 1
-        said.append([one.message for one in result.warnings if "beside the tissue" in one.message])
-    assert said[0][0].startswith("50% of the tumor region") and not said[1]
+        numbers = {measurement.name: measurement for measurement in result.measurements}
+        areas.append(numbers["tumor_area"])
+        assert numbers["tumor_share"].value == pytest.approx(1, rel=0.02)
+    assert areas[0].value == pytest.approx(areas[1].value / 2, rel=0.02)
+    assert areas[0].low is not None and areas[0].high == pytest.approx(areas[0].value, rel=0.02)
 
 
 def test_sizes_are_of_nuclei_that_are_seen_whole(darkness: Path, tmp_path: Path) -> None:

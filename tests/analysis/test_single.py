@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -16,7 +18,9 @@ from PIL import Image
 
 from lobule import analyze, open_slide
 from lobule.analysis import Options
-from lobule.errors import ConfigurationError, MissingResolutionError, WrongStainError
+from lobule.analysis.stages import look_for_tissue
+from lobule.analysis.tumor_stage import TumorPass
+from lobule.errors import ConfigurationError, MissingResolutionError, SlideReadError, WrongStainError
 from lobule.findings.schema import json_schema
 from lobule.geometry import Mpp
 from lobule.slides import ArraySlide
@@ -66,6 +70,9 @@ def test_tissue_that_no_tile_holds_enough_of_is_not_called_free_of_tumor(
     result = analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=options)
     assert result.tissue.tissue.mask.any() and result.tumor is not None and result.tumor.tiles == 0
     assert any(notice.message.startswith("100% of the tissue") for notice in result.warnings)
+    numbers = {measurement.name: measurement for measurement in result.measurements}
+    for name in ("tumor_area", "tumor_regions", "tumor_share"):
+        assert numbers[name].value is None and numbers[name].low is None
     report = (result.write(tmp_path) / "report.html").read_text("utf-8")
     assert "No tile held enough tissue" in report and "No tumor region was found" not in report
 
@@ -168,6 +175,84 @@ def test_nuclei_do_not_depend_on_the_tile(
     with open_slide(painted) as slide:
         found = sum(len(batch) for batch in result.nuclei.batches())
     assert found == len(dots)
+
+
+def test_a_damaged_tile_that_nobody_asks_for_does_not_matter_whenever_tissue_is_found(
+    painted: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles full of color are looked at while tissue is found; one of them may turn out to be none."""
+    tried = []
+    look = TumorPass._look
+
+    def damaged_at_first(self: TumorPass, index: int) -> bytes:
+        tried.append(index)
+        if len(tried) == 2:
+            raise SlideReadError(painted, "a tile is damaged")
+        return look(self, index)
+
+    def found_late(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return look_for_tissue(*arguments)
+
+    monkeypatch.setattr("lobule.analysis.single.look_for_tissue", found_late)
+    options = Options(only=("tumor",), models=(str(models),))
+    with open_slide(painted) as slide:
+        plain = analyze(slide, options=options)
+        monkeypatch.setattr(TumorPass, "_look", damaged_at_first)
+        result = analyze(slide, options=options)
+    assert len(tried) > 2
+    assert plain.tumor is not None and result.tumor is not None
+    np.testing.assert_array_equal(result.tumor.heatmap.values, plain.tumor.heatmap.values)
+
+
+@pytest.mark.parametrize(("side_px", "said"), [(20, "too small"), (60, "mirror image"), (300, "")])
+def test_an_image_smaller_than_a_tile_is_said_to_be_judged_by_its_mirror_image(
+    models: Path, side_px: int, said: str, tmp_path: Path
+) -> None:
+    mask = tmp_path / "all.png"
+    Image.fromarray(np.full((side_px, side_px), 255, np.uint8)).save(mask)
+    field = np.full((side_px, side_px, 3), (210, 60, 90), np.uint8)
+    options = Options(only=("tumor",), models=(str(models),), tissue=mask)
+    result = analyze(ArraySlide(field, Mpp(0.5, 0.5)), options=options)
+    stage = next(stage for stage in result.stages if stage.name == "tumor")
+    told = [stage.reason or "", *(notice.message for notice in result.warnings)]
+    for words in ("too small", "mirror image"):
+        assert any(words in line for line in told) == (words == said)
+    assert stage.status == ("skipped" if said == "too small" else "done")
+
+
+@pytest.mark.parametrize(("x", "y"), [(1.25, 1.0), (1.0, 1.25), (0.5, 0.5)])
+def test_a_slide_that_is_enlarged_along_one_axis_says_so(models: Path, x: float, y: float) -> None:
+    image = paint((700, 700), [(100, 100, 400, 400)], np.zeros((0, 2)))
+    result = analyze(ArraySlide(image, Mpp(x, y)), options=Options(only=("tumor",), models=(str(models),)))
+    told = [notice.message for notice in result.warnings if notice.code == "enlarged"]
+    assert len(told) == (x != y)
+    assert all("across and" in message for message in told)
+
+
+def test_a_result_is_written_while_its_slide_is_open(painted: Path, models: Path, tmp_path: Path) -> None:
+    with open_slide(painted) as slide:
+        result = analyze(slide, options=Options(only=("tumor",), models=(str(models),)))
+        folder = result.write(tmp_path)
+    before = (folder / "findings.json").read_bytes()
+    with pytest.raises(SlideReadError, match="closed"):
+        result.write(tmp_path)
+    assert (folder / "findings.json").read_bytes() == before and (folder / "report.html").is_file()
+
+
+def test_a_failed_rerun_leaves_no_report_of_the_earlier_results(
+    painted: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*arguments: Any) -> None:
+        raise SlideReadError(painted, "a tile is damaged")
+
+    with open_slide(painted) as slide:
+        result = analyze(slide, options=Options(only=("tumor",), models=(str(models),)))
+        folder = result.write(tmp_path)
+        monkeypatch.setattr("lobule.analysis.files.draw", failing)
+        with pytest.raises(SlideReadError, match="a tile is damaged"):
+            result.write(tmp_path)
+    assert not (folder / "report.html").exists() and not (folder / "findings.json").exists()
 
 
 def test_a_stage_without_a_model_is_skipped_aloud(painted: Path, models: Path) -> None:

@@ -33,6 +33,20 @@ def test_a_speck_at_the_slides_edge_is_judged_by_its_area_on_the_slide() -> None
         np.testing.assert_array_equal(tumor_mask(whole, 0.5), np.array(values, bool))
 
 
+@pytest.mark.parametrize("cells", [6, 15, 40])
+def test_the_perimeter_is_that_of_the_shape_not_of_its_steps(cells: int) -> None:
+    size = 4 * cells
+    y, x = np.mgrid[:size, :size] + 0.5
+    disk = (np.hypot(x - size / 2, y - size / 2) < cells).astype(np.float32)
+    one = map_of(disk.tolist(), (size * 1024, size * 1024))
+    (region,) = tumor_regions("disk", one, disk > 0, polygons_from_mask(disk > 0), None)
+    assert region.perimeter_mm == pytest.approx(2 * np.pi * cells * 0.256, rel=0.06)
+    square = map_of([[0, 0, 0], [0, 1, 1], [0, 1, 1]], (4096, 4096))
+    mask = square.values > 0
+    (region,) = tumor_regions("square", square, mask, polygons_from_mask(mask), None)
+    assert region.perimeter_mm == pytest.approx(8 * 0.256)
+
+
 def test_a_field_smaller_than_half_a_cell_is_a_region_that_was_judged() -> None:
     field = map_of([[0.9]], (400, 400))
     assert least_region_mm2(field.frame) == pytest.approx(0.1 * 0.01)

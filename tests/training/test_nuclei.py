@@ -63,7 +63,7 @@ def test_perfect_maps_score_one_in_every_way_but_components(recipe: str) -> None
 
 def test_organs_are_scored_apart_where_there_are_several() -> None:
     fields = [
-        replace(touching_disks(), organ=organ) for organ in ("Breast", "Breast", "Kidney", "Kidney", "Liver")
+        replace(touching_disks(), organ=organ) for organ in ("Breast",) * 5 + ("Kidney",) * 6 + ("Liver",) * 4
     ]
     task = task_on("nuclei-breast-lite0", fields)
 
@@ -201,6 +201,7 @@ def test_a_card_says_what_is_true_of_its_recipe(
         name,
         graph,
         parts,
+        fields={part: {f"{of}/1": "0" * 16 for of in found} for part, found in parts.items()},
         thresholds={"mask": 0.5, "min_area_um2": 3.0, "split_um": 0.5},
         pixels=([0.0] * 3, [1.0] * 3),
         made_by="test",

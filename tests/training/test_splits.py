@@ -127,6 +127,16 @@ def test_folds_keep_patients_whole_and_are_even_and_repeat(drawn, k, seed, order
     ]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_named_patients_test_whomever_the_share_draws(seed: int) -> None:
+    settings_ = NucleiSplit(by="folds", test=("TNBC-03",), selection=("TNBC-05",), seed=seed)
+    parts = split_fields(FIELDS, settings_)
+    tested = {f.patient for f in parts["test"]}
+    assert "TNBC-03" in tested and len(tested) > 1
+    assert {f.patient for f in parts["selection"]} == {"TNBC-05"}
+    assert shared_patients(parts) == {}
+
+
 def test_folds_that_cannot_be_made_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="two or more"):
         folds_by_patient(FIELDS, 1, 0)

@@ -156,6 +156,10 @@ def test_several_runs_from_one_start_see_other_batches_and_become_their_mean(
     assert read_curve(out)[:6] == read_curve(run)
     with pytest.raises(ConfigurationError, match="2 runs trains on one device"):
         train_run(recipe, data, tmp_path / "two", say=lambda _: None, devices=Devices("cpu", 2))
+    assert not (tmp_path / "two").exists()
+    # the second run's batches begin where the first one ended
+    with pytest.raises(ConfigurationError, match="holds runs of 6 steps"):
+        train_run(recipe, data, out, say=lambda _: None, steps=8)
 
 
 def test_a_run_that_goes_on_loses_what_is_of_fewer_steps(
@@ -181,6 +185,54 @@ def test_a_run_that_goes_on_loses_what_is_of_fewer_steps(
         train_run(recipe, data, folder, say=lambda _: None, steps=1)
 
 
+def test_a_run_that_is_refused_leaves_the_finished_one_as_it_was(
+    data: Path, recipe: Path, run: Path, tmp_path: Path
+) -> None:
+    finished = tmp_path / "a"
+    shutil.copytree(run, finished)
+    (finished / "evaluation-test").mkdir(exist_ok=True)
+    before = {path.relative_to(finished): path.stat().st_size for path in finished.rglob("*")}
+    refused: list[dict[str, object]] = [{"steps": 3}, {"devices": Devices("cpu", 3)}]
+    if not torch.cuda.is_available():
+        refused.append({"devices": Devices("cuda")})
+    for options in refused:
+        with pytest.raises(ConfigurationError):
+            train_run(recipe, data, finished, say=lambda _: None, **options)  # type: ignore[arg-type]
+        assert {path.relative_to(finished): path.stat().st_size for path in finished.rglob("*")} == before
+    stops = write_recipe(
+        tmp_path / "nuclei-stops.toml",
+        **{"batch = 12": "batch = 2\n[loop.early_stop]\nevery = 1\npatience = 1\n[loop]"},
+    )
+    text = stops.read_text("utf-8").replace("\n[loop]\nlearning_rate", "\nlearning_rate")
+    head, _, rest = text.partition("[loop.early_stop]\nevery = 1\npatience = 1\n")
+    stops.write_text(f"{head}{rest}\n[loop.early_stop]\nevery = 1\npatience = 1\n", "utf-8")
+    unchecked = tmp_path / "unchecked"
+    shutil.copytree(data, unchecked)
+    manifest = unchecked / "drawn" / "manifest.csv"
+    manifest.write_text(manifest.read_text("utf-8").replace(",selection", ",training"), "utf-8")
+    with pytest.raises(ConfigurationError, match="it needs a selection part"):
+        train_run(stops, unchecked, tmp_path / "stops", say=lambda _: None)
+    assert not (tmp_path / "stops").exists()
+
+
+def test_fields_that_chose_a_runs_thresholds_do_not_test_it(
+    data: Path, recipe: Path, run: Path, tmp_path: Path
+) -> None:
+    swapped = tmp_path / "swapped"
+    shutil.copytree(data, swapped)
+    manifest = swapped / "drawn" / "manifest.csv"
+    parts = {"selection0": "test", "test0": "selection"}
+    lines = [
+        line.rpartition(",")[0] + f",{parts[line.split('.')[0]]}" if line.split(".")[0] in parts else line
+        for line in manifest.read_text("utf-8").splitlines()
+    ]
+    manifest.write_text("\n".join(lines) + "\n", "utf-8")
+    with pytest.raises(LeakageError, match=r"selection0.*chose the thresholds"):
+        evaluate(run, swapped, "test", say=lambda _: None)
+    with pytest.raises(ConfigurationError, match="a run of other fields"):
+        train_run(recipe, swapped, run, say=lambda _: None)
+
+
 def test_fields_that_trained_a_run_are_not_scored_as_kept_out(
     data: Path, run: Path, recipe: Path, tmp_path: Path
 ) -> None:
@@ -195,7 +247,7 @@ def test_fields_that_trained_a_run_are_not_scored_as_kept_out(
         evaluate(run, tmp_path / "moved", "test", say=lambda _: None)
     with pytest.raises(LeakageError, match=r"training0.*trained this run"):
         export_run(run, tmp_path / "moved", tmp_path / "nuclei-mine", say=lambda _: None)
-    with pytest.raises(ConfigurationError, match="trained on other fields"):
+    with pytest.raises(ConfigurationError, match="a run of other fields"):
         train_run(recipe, tmp_path / "moved", run, say=lambda _: None)
 
 
@@ -205,7 +257,8 @@ def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, da
     stored = {one["name"]: one for one in json.loads((folder / "scores.json").read_text("utf-8"))}
     assert len(stored) == len(found.scores)
     for one in stored.values():
-        assert 0 <= one["low"] <= one["value"] <= one["high"] <= (2**4 if "loss" in one["name"] else 1)
+        most = 2**4 if "loss" in one["name"] else 2**10 if "area" in one["name"] else 1
+        assert 0 <= one["low"] <= one["value"] <= one["high"] <= most
         assert one["on"] == "drawn, 2 fields of 2 patients kept out of training"
     for way in ("", ", components", ", watershed"):
         assert f"AJI, mean of images{way}" in stored
@@ -233,12 +286,28 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     # behind them how it bears disturbance
     beyond = [score.name for score in card.scores[len(found.scores) :]]
     assert beyond[7:] == [f"Dice with the undisturbed, {one.name}" for one in DISTURBANCES]
+    # what trained the model cannot test it, whichever recipe says so
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    manifest = moved / "drawn" / "manifest.csv"
+    manifest.write_text(
+        manifest.read_text("utf-8").replace("training-0,breast,training", "training-0,breast,test"), "utf-8"
+    )
+    with pytest.raises(LeakageError, match=r"training0.*training of nuclei-mine"):
+        evaluate(tmp_path / "nuclei-mine", moved, "test", say=lambda _: None, recipe=recipe)
+    plain = write_recipe(
+        tmp_path / "nuclei-plain.toml",
+        **{'split = "learned"\ndistance_weight = 2.0': 'split = "watershed"'},
+    )
+    with pytest.raises(ConfigurationError, match="gives 1 maps, nuclei-mine 2"):
+        evaluate(tmp_path / "nuclei-mine", data, "test", say=lambda _: None, recipe=plain)
     # before that how good a thorough look is, which is a score of its own
     careful = evaluate(run, data, "test", say=lambda _: None, thorough=True)
     assert (run / "evaluation-test-thorough" / "scores.json").is_file()
     values = {f"{score.name}, thorough": score.value for score in careful.scores}
     for score in card.scores[len(found.scores) : len(found.scores) + 7]:
         assert abs(score.value - values[score.name]) < 2e-3 and "eight" in score.how
+    assert all(score.how.startswith("--thorough; ") for score in careful.scores)
     with pytest.raises(ConfigurationError, match="already"):
         export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
 
@@ -279,6 +348,12 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     told.clear()
     compare_recipes([lite], data, tmp_path / "runs", table, seeds=2, say=told.append)
     assert not told  # done runs are not done again
+    with pytest.raises(ConfigurationError, match="there is no folder drawn"):
+        compare_recipes([lite], tmp_path, tmp_path / "runs", table, seeds=2, say=told.append)
+    scores = tmp_path / "runs" / "nuclei-small" / "seed-21" / "evaluation-test" / "scores.json"
+    scores.write_text(scores.read_text("utf-8")[:100], "utf-8")
+    compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
+    assert "1 of 2" in table.read_text("utf-8")
     compare_recipes([lite], None, tmp_path / "elsewhere", table, seeds=1, say=told.append)
     assert "not run" in table.read_text("utf-8")
     # a run of fewer steps than are asked for is none, and one of another recipe is nobody's to overwrite

@@ -14,7 +14,7 @@ from lobule.analysis.given_mpp import open_with_mpp
 from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
 from lobule.analysis.results import FINDINGS, are_whole, results_in, writing
-from lobule.analysis.single import Result, prepare, run_stages
+from lobule.analysis.single import Result, name_of, prepare, run_stages
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import write_summary
@@ -49,30 +49,22 @@ def slide_ids(slides: Sequence[Path]) -> dict[Path, str]:
     so a slide's name depends on neither the order nor on which others failed. What lies in the results folder
     has the last word: see `_place`.
     """
-    by_stem = defaultdict(list)
+    by_name = defaultdict(list)
     for slide in dict.fromkeys(slides):
-        by_stem[_stem(slide).casefold()].append(slide)
+        by_name[name_of(slide).casefold()].append(slide)
     ids: dict[Path, str] = {}
-    for group in by_stem.values():
+    for group in by_name.values():
         if len(group) == 1:
-            ids[group[0]] = _stem(group[0])
+            ids[group[0]] = name_of(group[0])
             continue
         taken: set[str] = set()
         for slide in sorted(group):
-            name = f"{_stem(slide)}-{_content_digest(slide)[:8]}"
+            name = f"{name_of(slide)}-{_content_digest(slide)[:8]}"
             if name.casefold() in taken:
                 name = f"{name}-{_path_digest(slide)[:8]}"
             taken.add(name.casefold())
             ids[slide] = name
     return ids
-
-
-def _stem(slide: Path) -> str:
-    name = slide.name
-    for ending in (".ome.tiff", ".ome.tif"):
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)]
-    return slide.stem
 
 
 def _content_digest(slide: Path) -> str:
@@ -144,7 +136,7 @@ def _place(out: Path, path: Path, wanted: str, identity: str) -> tuple[str, Find
     A slide that has results keeps their folder, whichever others are named beside it this time. One that has none
     gets the folder that is ``wanted``, unless another slide's results lie there: then its digest is added.
     """
-    stem = _stem(path)
+    stem = name_of(path)
     free = (wanted, f"{stem}-{identity[:8]}", f"{stem}-{identity}")
     held = {name: results_in(out / name) for name in (*free, stem)}
     for name, found in held.items():

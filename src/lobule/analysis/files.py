@@ -57,9 +57,13 @@ def write_result(result: Result, folder: Path) -> Path:
 
     The report's own digest is not among the files, since it shows the run's seconds; it is written before.
     """
+    result.prepared.slide.read_level(
+        0, (0, 0), (1, 1)
+    )  # whose pictures the report shows: closed, it says so now
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINDINGS).unlink(missing_ok=True)
+        (folder / "report.html").unlink(missing_ok=True)
         for part in folder.glob(".*.part"):
             part.unlink()
     # the pictures are drawn while the other files are written: one core would do either alone
@@ -127,7 +131,7 @@ def _evidence(result: Result) -> Evidence:
 
 
 def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
-    """Crops from tiles spread over the looked-at ones, fullest first among neighbors, with their nuclei."""
+    """Crops from tiles spread over the looked-at ones, around the middle one of each tile's nuclei."""
     filled = np.flatnonzero(nuclei.tile_counts > 0)
     if not len(filled):
         return
@@ -137,8 +141,10 @@ def _samples(result: Result, nuclei: NucleiOutcome) -> Iterator[NucleiSample]:
     for number in chosen.tolist():
         batch = nuclei.batch(number)
         kept = nuclei.grid.kept(int(nuclei.indices[number]))
-        x0 = kept.x0 + max(0, (kept.width - SAMPLE_PX) // 2)
-        y0 = kept.y0 + max(0, (kept.height - SAMPLE_PX) // 2)
+        # the region may be a corner of the tile, and outside it nothing is outlined
+        x, y = np.median(nuclei.frame.from_slide(batch.centroid_px), axis=0)
+        x0 = max(kept.x0, min(round(float(x)) - SAMPLE_PX // 2, kept.x1 - SAMPLE_PX))
+        y0 = max(kept.y0, min(round(float(y)) - SAMPLE_PX // 2, kept.y1 - SAMPLE_PX))
         box = Box(x0, y0, min(x0 + SAMPLE_PX, kept.x1), min(y0 + SAMPLE_PX, kept.y1))
         image = read_region(result.prepared.slide, nuclei.frame, box)
         yield NucleiSample(image=image, box=_slide_box(nuclei, box), nuclei=batch)
@@ -160,7 +166,7 @@ def _gallery(result: Result, nuclei: NucleiOutcome) -> Iterator[GalleryRow]:
     whole = columns.touches_border == 0
     if not whole.any():
         return
-    median = float(np.median(columns.area_um2))
+    median = float(np.median(columns.area_um2[whole]))
     sized = whole & (columns.area_um2 >= median / 2)
     rows = (
         ("Typical: nearest to the median area", whole, np.abs(columns.area_um2 - median), "area"),

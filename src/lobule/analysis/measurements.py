@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.analysis.stages import TissueOutcome
+from lobule.analysis.stages import TissueOutcome, mirrored_share
 from lobule.analysis.tumor_stage import TumorOutcome
 from lobule.families.neighbors import mean_nearest_um
-from lobule.families.tumor import cell_areas_mm2, least_region_mm2, tumor_mask
+from lobule.families.tumor import cell_areas_mm2, least_region_mm2, placed_on_slide, tumor_mask
 from lobule.findings.maps import TumorRegion
-from lobule.findings.schema import Measurement, Notice, RegionFinding, Stage
+from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model
 from lobule.tiles import tile_shares
 
 if TYPE_CHECKING:
-    from shapely import Polygon
-
     from lobule.analysis.nuclei_stage import NucleiOutcome
     from lobule.analysis.single import Prepared
 
@@ -31,7 +29,6 @@ __all__ = [
     "region_findings",
     "tissue_measurements",
     "tissue_notices",
-    "tumor_beside_notices",
     "tumor_measurements",
     "tumor_notices",
 ]
@@ -40,6 +37,8 @@ THRESHOLD_ODDS = 2.0
 """The tumor area's bounds are those at the threshold's odds times and over this."""
 BLURRED_NOTICE_SHARE = 0.1
 COLOR_NOTICE_SD = 3.0
+MIRRORED_NOTICE_SHARE = 0.1
+"""Of a tile that the slide does not fill."""
 UNJUDGED_NOTICE_SHARE = 0.2
 """Of the tissue: what lies in tiles along its edge alone stays below."""
 NUCLEUS_DIAMETER_UM = (4.0, 14.0)
@@ -102,39 +101,64 @@ def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
 def _sentence(text: str) -> str:
     """A warning as it stands among others; one that begins with a file's name is left as it is."""
     first = text.split(" ", 1)[0]
-    return text if "." in first or "/" in first else f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    named = "/" in first or ("." in first and not first[0].isdecimal())
+    return text if named else f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+_TUMOR_LABELS = (
+    ("tumor_area", "Tumor region, area", "mm²"),
+    ("tumor_regions", "Tumor regions", ""),
+    ("tumor_share", "Tumor region, relative to the tissue area", ""),
+)
 
 
 def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -> list[Measurement]:
     """Area and share of the tumor region, with what a shifted threshold would give."""
     patch_threshold = model.card.thresholds["patch"]
+    if not tumor.tiles:
+        how = "no tile held enough tissue to be judged"
+        return [
+            Measurement(stage="tumor", name=name, label=label, value=None, unit=unit, how=how)
+            for name, label, unit in _TUMOR_LABELS
+        ]
     area = sum(region.area_mm2 for region in tumor.regions)
     cells_mm2 = cell_areas_mm2(tumor.decided_on)
 
     def area_at(threshold: float) -> float:
-        return float(cells_mm2[tumor_mask(tumor.decided_on, threshold)].sum())
+        mask = tumor_mask(tumor.decided_on, threshold)
+        if tumor.within is None:
+            return float(cells_mm2[mask].sum())
+        from lobule.annotations import polygons_from_mask
+
+        frame = tumor.decided_on.frame
+        parts = (placed_on_slide(one, frame, tumor.within).area for one in polygons_from_mask(mask))
+        return float(sum(parts) * frame.slide_mpp.pixel_area_um2 / 1e6)
 
     odds = tumor.threshold / (1 - tumor.threshold)
     strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
     least, most = min(area, area_at(strict)), max(area, area_at(lax))
     tissue_mm2 = np.count_nonzero(seen.tissue.mask) * seen.frame.mpp.pixel_area_um2 / 1e6
     swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
+    (area_name, area_label, area_unit), (count_name, count_label, _), (share_name, share_label, _) = (
+        _TUMOR_LABELS
+    )
     judged = np.isfinite(tumor.heatmap.values)
     rows = [
         Measurement(
             stage="tumor",
-            name="tumor_area",
-            label="Tumor region, area",
+            name=area_name,
+            label=area_label,
             value=_rounded(area),
-            unit="mm²",
+            unit=area_unit,
             low=_rounded(least),
             high=_rounded(most),
+            bounds="other thresholds",
             how=swing,
         ),
         Measurement(
             stage="tumor",
-            name="tumor_regions",
-            label="Tumor regions",
+            name=count_name,
+            label=count_label,
             value=len(tumor.regions),
             unit="",
             how=f"connected parts of at least {least_region_mm2(tumor.frame):.2g} mm²",
@@ -144,12 +168,13 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
         rows.append(
             Measurement(
                 stage="tumor",
-                name="tumor_share",
-                label="Tumor region, relative to the tissue area",
+                name=share_name,
+                label=share_label,
                 value=_rounded(area / tissue_mm2),
                 unit="",
                 low=_rounded(least / tissue_mm2),
                 high=_rounded(most / tissue_mm2),
+                bounds="other thresholds",
                 how=f"{swing}; a region may enclose glass, so the ratio may exceed 1",
             )
         )
@@ -232,23 +257,20 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
                 "trained on; its results are unsure here.",
             )
         )
-    if max(tumor.frame.scale) < 0.999:
+    graph = model.card.graph("patch")
+    assert graph is not None
+    mirrored = mirrored_share(tumor.frame.slide_size, tumor.frame.slide_mpp, graph)
+    if mirrored > MIRRORED_NOTICE_SHARE:
+        notices.append(
+            Notice(
+                code="small-field",
+                message=f"The image is smaller than the tumor model's tile: {mirrored:.0%} of what the model saw is "
+                "mirror image, so that its answer is unsure.",
+            )
+        )
+    if min(tumor.frame.scale) < 0.999:
         notices.append(_enlarged("tumor", tumor.frame.slide_mpp, tumor.frame.mpp))
     return notices
-
-
-def tumor_beside_notices(tumor: TumorOutcome, tissue: Sequence[Polygon]) -> list[Notice]:
-    """That the tumor region reaches beyond the tissue that was given, where a tenth of it or more does."""
-    import shapely
-
-    region = shapely.union_all([one.polygon for one in tumor.regions])
-    if region.is_empty:
-        return []
-    share = region.difference(shapely.union_all(list(tissue))).area / region.area
-    if share < 0.1:
-        return []
-    told = f"{share:.0%} of the tumor region lies beside the tissue that was given: it is found tile by tile; its area"
-    return [Notice(code="tissue", message=f"{told} counts all of it, nuclei are counted within the tissue.")]
 
 
 def _color_distance(tumor: TumorOutcome, model: Model) -> NDArray[np.float64] | None:
@@ -261,10 +283,15 @@ def _color_distance(tumor: TumorOutcome, model: Model) -> NDArray[np.float64] | 
     return z
 
 
+def _told(mpp: Mpp) -> str:
+    same = abs(mpp.x - mpp.y) <= 0.01 * mpp.mean
+    return f"{mpp.mean:.3g}" if same else f"{mpp.x:.3g} across and {mpp.y:.3g} down"
+
+
 def _enlarged(stage: str, slide: Mpp, model: Mpp) -> Notice:
     return Notice(
         code="enlarged",
-        message=f"The {stage} model works at {model.mean:.3g} µm/px and the slide has {slide.mean:.3g}: "
+        message=f"The {stage} model works at {model.mean:.3g} µm/px and the slide has {_told(slide)}: "
         "its pixels were enlarged, small structures may be missed.",
     )
 
@@ -310,7 +337,10 @@ def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
             "1/mm²",
             low,
             high,
-            how="bounds: 95 % interval over the tiles; the model's own error is not in it",
+            bounds="95 % interval",
+            how="of these tiles; the model's own error is not in it"
+            if low is None
+            else "bounds: 95 % interval over the tiles; the model's own error is not in it",
         ),
     ]
     if not len(nuclei.columns.area_um2):
@@ -338,6 +368,7 @@ def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:
                 "µm²",
                 low,
                 high,
+                bounds="quartiles",
                 how=f"{len(other.area_um2)} nuclei of every kind in {other.tiles} tiles; bounds: the quartiles",
             )
         )
@@ -361,6 +392,7 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
             "µm²",
             low,
             high,
+            bounds="quartiles",
             how=f"bounds: the quartiles; like all sizes and shapes of the {len(area)} nuclei seen whole",
         )
     ]
@@ -403,6 +435,7 @@ def _nuclear(
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
+    bounds: Bounds | None = None,
     how: str | None = None,
 ) -> Measurement:
     return Measurement(
@@ -413,14 +446,15 @@ def _nuclear(
         unit=unit,
         low=_rounded(low),
         high=_rounded(high),
+        bounds=None if low is None else bounds,
         how=how,
     )
 
 
-def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model) -> list[Notice]:
+def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model, *, tumor_was_sought: bool) -> list[Notice]:
     """Warnings that the nuclei stage gives rise to."""
     notices = []
-    if max(nuclei.frame.scale) < 0.999:
+    if min(nuclei.frame.scale) < 0.999:
         notices.append(_enlarged("nuclei", mpp, nuclei.frame.mpp))
     if len(nuclei.columns.area_um2) >= 50:
         median = float(np.sqrt(4 * np.median(nuclei.columns.area_um2) / np.pi))
@@ -433,7 +467,7 @@ def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model) -> list[Notice
                     f"The slide's {mpp.mean:.3g} µm/px may be wrong: check it and give --mpp.",
                 )
             )
-    if nuclei.where == "tissue":
+    if nuclei.where == "tissue" and tumor_was_sought:
         notices.append(
             Notice(
                 code="nuclei-in-tissue",

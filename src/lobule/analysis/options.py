@@ -104,7 +104,7 @@ class Options:
                     "--tissue", str(self.tissue), f"cannot be read: {error.strerror}"
                 ) from error
         return {
-            "only": sorted(self.only),
+            "only": sorted(set(self.only)),
             "specimen": self.specimen,
             "thorough": self.thorough,
             "tissue_method": self.tissue_method,

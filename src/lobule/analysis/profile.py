@@ -11,11 +11,11 @@ import numpy as np
 
 from lobule.analysis.networks import Networks
 from lobule.analysis.single import Result
-from lobule.geometry import WorkingFrame
+from lobule.analysis.stages import side_step
+from lobule.geometry import Box, WorkingFrame
 from lobule.models.zoo import Model
-from lobule.slides import open_slide, read_region
+from lobule.slides import open_slide, read_mirrored
 from lobule.slides.slide import RgbImage
-from lobule.tiles import TileGrid
 
 __all__ = ["Roofline", "measure_rooflines", "profile_lines"]
 
@@ -44,11 +44,14 @@ class Roofline:
 class _Work:
     stage: str
     model: Model
-    grid: TileGrid
     frame: WorkingFrame
     indices: Sequence[int]
+    tiles: int
+    """How many were read; a few more than are known by index where others were looked at to compare with."""
+    box_of: Callable[[int], Box]
+    """What is read of a tile."""
     runs: dict[str, int]
-    """Role → how many tiles went through that graph."""
+    """Role → how often that graph ran."""
 
 
 def measure_rooflines(result: Result) -> tuple[Roofline, ...]:
@@ -67,8 +70,9 @@ def measure_rooflines(result: Result) -> tuple[Roofline, ...]:
                 count * _inference_seconds(networks, work.model, role, pixels, result.workers)
                 for role, count in work.runs.items()
             )
-            tiles = len(work.indices)
-            found.append(Roofline(work.stage, tiles, totals[work.stage], reading * tiles, inference))
+            found.append(
+                Roofline(work.stage, work.tiles, totals[work.stage], reading * work.tiles, inference)
+            )
     return tuple(found)
 
 
@@ -80,20 +84,26 @@ def _works(result: Result) -> Iterator[_Work]:
         yield _Work(
             "tumor",
             result.prepared.models["tumor"],
-            tumor.grid,
             tumor.frame,
             indices,
+            len(indices),
+            tumor.grid.read,
             {role: count for role, count in runs.items() if count},
         )
     if nuclei is not None and len(nuclei.indices) and not nuclei.resumed:
-        indices = nuclei.indices.tolist()
+        model, grid = result.prepared.models["nuclei"], nuclei.grid
+        graph = model.card.graph("segment")
+        assert graph is not None
+        step = side_step(graph)
+        tiles = len(nuclei.indices) + (0 if nuclei.elsewhere is None else nuclei.elsewhere.tiles)
         yield _Work(
             "nuclei",
-            result.prepared.models["nuclei"],
-            nuclei.grid,
+            model,
             nuclei.frame,
-            indices,
-            {"segment": len(indices)},
+            nuclei.indices.tolist(),
+            tiles,
+            lambda index: grid.read_inside(index, step),
+            {"segment": tiles * (8 if result.prepared.options.thorough else 1)},
         )
 
 
@@ -108,10 +118,10 @@ def _reading_seconds(result: Result, work: _Work, workers: int) -> tuple[float, 
         with ThreadPoolExecutor(workers) as pool:
             started = time.perf_counter()
             pixels = list(
-                pool.map(lambda index: read_region(fresh, work.frame, work.grid.read(index))[::64], sampled)
+                pool.map(lambda index: read_mirrored(fresh, work.frame, work.box_of(index))[::64], sampled)
             )
             taken = time.perf_counter() - started
-        return taken / len(pixels), read_region(fresh, work.frame, work.grid.read(sampled[len(sampled) // 2]))
+        return taken / len(pixels), read_mirrored(fresh, work.frame, work.box_of(sampled[len(sampled) // 2]))
     finally:
         if fresh is not slide:
             fresh.close()

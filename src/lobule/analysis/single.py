@@ -22,14 +22,20 @@ from lobule.analysis.measurements import (
     region_findings,
     tissue_measurements,
     tissue_notices,
-    tumor_beside_notices,
     tumor_measurements,
     tumor_notices,
 )
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
 from lobule.analysis.networks import Networks, precisions_of, start_tumor_networks
 from lobule.analysis.options import Options
-from lobule.analysis.stages import TissueOutcome, look_at_slide, look_for_tissue, overview_frame, too_coarse
+from lobule.analysis.stages import (
+    TissueOutcome,
+    look_at_slide,
+    look_for_tissue,
+    overview_frame,
+    too_coarse,
+    too_small,
+)
 from lobule.analysis.tumor_stage import TumorOutcome, TumorPass, find_tumor
 from lobule.analysis.work import MemoryWork, Work, digest
 from lobule.errors import WrongStainError
@@ -56,7 +62,7 @@ if TYPE_CHECKING:
 
     from lobule.analysis.nuclei_stage import NucleiOutcome, Place
 
-__all__ = ["Prepared", "Result", "analyze", "prepare", "run_stages"]
+__all__ = ["Prepared", "Result", "analyze", "name_of", "prepare", "run_stages"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,10 @@ class Result:
         return self.prepared.slide_id
 
     def write(self, out: str | Path) -> Path:
-        """Writes every file into ``out/<slide id>/``, findings.json last, each whole or not at all."""
+        """Writes every file into ``out/<slide id>/``, findings.json last, each whole or not at all.
+
+        The report shows places of the slide: it must still be open. Raises SlideReadError, ResultWriteError.
+        """
         from lobule.analysis.files import write_result
 
         return write_result(self, Path(out) / self.slide_id)
@@ -308,6 +317,8 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     tumor = None
     skip = _why_skip("tumor", prepared, seen)
     if skip is None and over is not None:
+        import shapely
+
         tumor = find_tumor(
             slide,
             prepared.slide_id,
@@ -315,6 +326,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
             over,
             begun,
             networks,
+            within=None if options.tissue is None else shapely.union_all(_tissue_polygons(seen)),
             records=work.records("tumor", prepared.stage_plan("tumor")),
             clock=clock,
             reporter=reporter,
@@ -322,8 +334,6 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         stages.append(_done("tumor", over.model, tumor))
         measured += tumor_measurements(tumor, seen, over.model)
         notices += tumor_notices(tumor, over.model, seen)
-        if options.tissue is not None:
-            notices += tumor_beside_notices(tumor, _tissue_polygons(seen))
     else:
         stages.append(Stage(name="tumor", status="skipped", reason=skip))
         reporter.say(f"{prepared.slide_id}: tumor stage skipped: {skip}")
@@ -335,7 +345,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
 
         model = prepared.models["nuclei"]
         networks.start(model, "segment", workers)
-        place = _where(seen, tumor, given=options.tissue is not None)
+        place = _where(seen, tumor)
         nuclei = measure_nuclei(
             slide,
             prepared.slide_id,
@@ -351,7 +361,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         )
         stages.append(_done("nuclei", model, nuclei, thorough=options.thorough))
         measured += nuclei_measurements(nuclei)
-        notices += nuclei_notices(nuclei, prepared.mpp, model)
+        notices += nuclei_notices(nuclei, prepared.mpp, model, tumor_was_sought=tumor is not None)
     else:
         stages.append(Stage(name="nuclei", status="skipped", reason=skip))
         reporter.say(f"{prepared.slide_id}: nuclei stage skipped: {skip}")
@@ -405,9 +415,11 @@ def _why_skip_unseen(family: Literal["tumor", "nuclei"], prepared: Prepared) -> 
     if model is None:
         return f"no model of the {family} family is there; give one with --models"
     graph = model.card.graph("patch" if family == "tumor" else "segment")
-    if graph is not None and graph.mpp is not None and (why := too_coarse(family, prepared.mpp, graph.mpp)):
+    if graph is None or graph.mpp is None:
+        return None
+    if why := too_coarse(family, prepared.mpp, graph.mpp):
         return why
-    return None
+    return too_small(prepared.slide.size, prepared.mpp, graph) if family == "tumor" else None
 
 
 def _tissue_polygons(seen: TissueOutcome) -> tuple[Polygon, ...]:
@@ -426,11 +438,8 @@ def _tissue_polygons(seen: TissueOutcome) -> tuple[Polygon, ...]:
     return tuple(polygon for polygon in placed if polygon.area > 0)
 
 
-def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> Place:
-    """The tumor region with the other tissue beside it, or the tissue where there is no such region.
-
-    Tissue that was ``given`` bounds the region: who drew it wants nothing beside it counted.
-    """
+def _where(seen: TissueOutcome, tumor: TumorOutcome | None) -> Place:
+    """The tumor region with the other tissue beside it, or the tissue where there is no such region."""
     import shapely
 
     from lobule.analysis.nuclei_stage import Place
@@ -439,11 +448,6 @@ def _where(seen: TissueOutcome, tumor: TumorOutcome | None, *, given: bool) -> P
     if tumor is None or not tumor.regions:
         return Place(tissue, "tissue", tissue)
     regions = tuple(region.polygon for region in tumor.regions)
-    if given:
-        within = shapely.union_all(regions).intersection(shapely.union_all(tissue))
-        regions = tuple(part for part in shapely.get_parts(within) if part.geom_type == "Polygon")
-        if not regions:
-            return Place(tissue, "tissue", tissue)
     rest = shapely.union_all(tissue).difference(shapely.union_all(regions))
     others = tuple(part for part in shapely.get_parts(rest) if part.geom_type == "Polygon" and part.area > 0)
     return Place(regions, "tumor region", tissue, others, "tissue outside the tumor region")
@@ -477,6 +481,14 @@ def _done(
     )
 
 
+def name_of(path: Path) -> str:
+    """What a slide's results are called: the file's name without its ending."""
+    for ending in (".ome.tiff", ".ome.tif"):
+        if path.name.lower().endswith(ending) and len(path.name) > len(ending):
+            return path.name[: -len(ending)]
+    return path.stem
+
+
 def analyze(
     slide: Slide,
     *,
@@ -494,7 +506,7 @@ def analyze(
     options = options or Options()
     if only is not None:
         options = replace(options, only=tuple(only))
-    name = slide_id or (slide.path.stem if slide.path else "slide")
+    name = slide_id or (name_of(slide.path) if slide.path else "slide")
     prepared = prepare(slide, name, options)
     with Networks(prepared.runtime, options.precision) as networks:
         return run_stages(prepared, work or MemoryWork(), reporter or QuietReporter(), networks)

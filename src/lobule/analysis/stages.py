@@ -25,14 +25,19 @@ __all__ = [
     "grid_over",
     "look_at_slide",
     "look_for_tissue",
+    "mirrored_share",
     "overview_frame",
+    "side_step",
     "too_coarse",
+    "too_small",
 ]
 
 OVERVIEW_MPP = 8.0
 """The x1.25 level on which H2G-Net finds tissue."""
 OVERVIEW_LONGEST_PX = (768, 5120)
 """A small field is looked at finer, a huge slide coarser, so that the overview has a useful size."""
+LEAST_SIDE_SHARE = 0.25
+"""Of a tile's side that a slide must have to be judged: the rest of the tile is its mirror image."""
 COARSEST_RATIO = {"tumor": 1.3, "nuclei": 2.2}
 """How much coarser than a model's working mpp a slide may be and still be enlarged for it."""
 
@@ -57,6 +62,27 @@ def too_coarse(family: str, slide_mpp: Mpp, model_mpp: float) -> str | None:
     return (
         f"the slide has {slide_mpp.mean:.3g} µm/px, the model works at {model_mpp:g} µm/px and takes slides up to "
         f"{allowed:.3g}: too coarse"
+    )
+
+
+def mirrored_share(size_px: tuple[int, int], mpp: Mpp, graph: Graph) -> float:
+    """The share of a tile that is mirror image where the slide is smaller than the tile; 0 for larger ones."""
+    assert graph.mpp is not None
+    tile_um = graph.tile_px * graph.mpp
+    seen = [min(1.0, size * um / tile_um) for size, um in zip(size_px, (mpp.x, mpp.y), strict=True)]
+    return 1 - seen[0] * seen[1]
+
+
+def too_small(size_px: tuple[int, int], mpp: Mpp, graph: Graph) -> str | None:
+    """Why a slide holds too little of one of the graph's tiles to be judged, or None."""
+    assert graph.mpp is not None
+    tile_um = graph.tile_px * graph.mpp
+    sides_um = size_px[0] * mpp.x, size_px[1] * mpp.y
+    if min(sides_um) >= LEAST_SIDE_SHARE * tile_um:
+        return None
+    return (
+        f"the image measures {sides_um[0]:.3g} × {sides_um[1]:.3g} µm and the model judges tiles of {tile_um:.3g} µm: "
+        "too small"
     )
 
 
@@ -111,7 +137,7 @@ def grid_over(frame: WorkingFrame, graph: Graph) -> TileGrid:
     return TileGrid(frame.size, graph.tile_px, 0 if whole else graph.halo_px)
 
 
-def _side_step(graph: Graph) -> int:
+def side_step(graph: Graph) -> int:
     """What a side of the graph's input must be a multiple of; the tile itself where its size is fixed."""
     pixels = graph.inputs[0]
     if any(size != -1 for axis, size in zip(pixels.layout, pixels.shape, strict=True) if axis in "HW"):
@@ -129,7 +155,7 @@ class StageTiles:
         if graph is None:
             raise LobuleError(f"model {model.name} has no graph of role {role}")
         self.grid = grid_over(frame, graph)
-        self._side_step = _side_step(graph)
+        self._side_step = side_step(graph)
         self._slide, self._model, self._frame = slide, model, frame
         self._clock, self._stage = clock, stage
 

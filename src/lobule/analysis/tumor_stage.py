@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from lobule.analysis.clock import Clock
 from lobule.analysis.networks import Networks
 from lobule.analysis.stages import StageTiles, TissueOutcome
 from lobule.analysis.work import Records
-from lobule.errors import LobuleError
+from lobule.errors import LobuleError, SlideReadError
 from lobule.families.tumor import (
     decode_patch,
     prepare_refinement,
@@ -33,6 +34,9 @@ from lobule.slides import Slide, read_overview, working_frame
 from lobule.slides.slide import RgbImage
 from lobule.tiles import TileGrid, select
 from lobule.tissue import SHARP_FROM, saturation_value, sharpness
+
+if TYPE_CHECKING:
+    from shapely import Geometry
 
 __all__ = ["TumorOutcome", "TumorPass", "find_tumor"]
 
@@ -60,6 +64,8 @@ class TumorOutcome:
     refined: ScalarMap | None
     decided_on: ScalarMap
     threshold: float
+    within: Geometry | None
+    """What bounds the regions (level-0 px), where a user has drawn it."""
     mask: NDArray[np.bool_]
     regions: tuple[TumorRegion, ...]
     blurred: ScalarMap
@@ -147,9 +153,9 @@ class TumorPass:
         count = min(PROBED_TILES, len(indices))
         if self._screen is None or self._probed or count == 0:
             return {}
-        self._probed = True
         probed = [indices[k * len(indices) // count] for k in range(count)]
         records = dict(in_order(probed, self._look, workers=self._workers))
+        self._probed = True
         settled = [index for index in probed if self.settled(TumorTile.from_bytes(records[index]))]
         if len(settled) < LEAST_SETTLED * count:
             self._screen = None
@@ -181,9 +187,16 @@ class TumorPass:
                 if index not in records:
                     yield index
 
+        records: dict[int, bytes] = {}
         with self._clock.stage("tumor"), self._clock.reading("tumor", self._slide):
-            records = self.probe(sure.tolist())
-            return records | dict(in_order(while_waiting(), self._look, workers=self._workers))
+            try:
+                records |= self.probe(sure.tolist())
+                for index, payload in in_order(while_waiting(), self._look, workers=self._workers):
+                    records[index] = payload
+            except SlideReadError:
+                # perhaps of a tile that nobody will ask for: one that is wanted is read again, and fails there
+                pass
+        return records
 
     def run(self, indices: Sequence[int], records: Records, reporter: Reporter, label: str) -> None:
         """Looks at the tiles and keeps their records."""
@@ -241,13 +254,15 @@ def find_tumor(
     begun: Mapping[int, bytes],
     networks: Networks,
     *,
+    within: Geometry | None,
     records: Records,
     clock: Clock,
     reporter: Reporter,
 ) -> TumorOutcome:
     """Stage 1 over every tile with more than 25 % tissue, stage 2 over the whole slide, regions.
 
-    ``begun`` holds records of tiles that were looked at ahead (`TumorPass.begin`).
+    ``begun`` holds records of tiles that were looked at ahead (`TumorPass.begin`). ``within`` bounds the regions
+    (level-0 px): tiles reach beyond the tissue that a user has drawn.
     """
     from lobule.annotations import polygons_from_mask
 
@@ -256,7 +271,7 @@ def find_tumor(
         shown = select(grid, seen.tissue.mask, seen.frame, frame, min_share=MIN_TISSUE_SHARE)
         kept: list[int] = shown.tolist()
         resumed = sum(index in records for index in kept)
-        if model.card.graph("refine") is not None:
+        if model.card.graph("refine") is not None and len(kept) >= MIN_CELLS_TO_REFINE:
             networks.start(model, "refine", 1)
         # tiles that were looked at ahead include the probe; where none were, it is made here
         begun = {**begun, **over.probe([index for index in kept if index not in begun])}
@@ -290,12 +305,13 @@ def find_tumor(
         threshold = model.card.thresholds["patch" if refined is None else "refine"]
         mask = tumor_mask(decided, threshold)
         polygons = polygons_from_mask(mask)
-        regions = tumor_regions(slide_id, decided, mask, polygons, blur_map)
+        regions = tumor_regions(slide_id, decided, mask, polygons, blur_map, within)
     return TumorOutcome(
         heatmap=heatmap,
         refined=refined,
         decided_on=decided,
         threshold=threshold,
+        within=within,
         mask=mask,
         regions=regions,
         blurred=blur_map,

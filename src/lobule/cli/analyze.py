@@ -15,6 +15,7 @@ from lobule.geometry import Mpp
 if TYPE_CHECKING:
     from lobule.analysis.batch import Outcome
     from lobule.analysis.single import Result
+    from lobule.findings.schema import Measurement
 
 __all__ = ["analyze", "existing_slides", "parse_bytes", "parse_mpp", "parse_nuclei"]
 
@@ -57,6 +58,7 @@ def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
         ".qptiff",
         ".czi",
         ".vsi",
+        ".bmp",
         ".png",
         ".jpg",
         ".jpeg",
@@ -290,6 +292,19 @@ def _say_profile(result: Result) -> None:
         click.echo(f"  {line}")
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _bounds(measurement: Measurement) -> str:
+    if measurement.low is None or measurement.high is None:
+        return ""
+    between = f"{_number(measurement.low)} to {_number(measurement.high)}"
+    if measurement.bounds == "other thresholds":
+        return f"  ({between} at other thresholds)"
+    return f"  ({measurement.bounds} {between})"
+
+
 def _brief(outcome: Outcome) -> str:
     """A few lines of result and where the report lies."""
     if outcome.findings is None or outcome.folder is None:
@@ -305,9 +320,8 @@ def _brief(outcome: Outcome) -> str:
     )
     for measurement in outcome.findings.measurements:
         if measurement.name in wanted and measurement.value is not None:
-            bounds = "" if measurement.low is None else f"  ({measurement.low:.4g} to {measurement.high:.4g})"
             lines.append(
-                f"  {measurement.label}: {measurement.value:.4g} {measurement.unit}{bounds}".rstrip()
+                f"  {measurement.label}: {_number(measurement.value)} {measurement.unit}{_bounds(measurement)}".rstrip()
             )
     for stage in outcome.findings.stages:
         if stage.status == "skipped":

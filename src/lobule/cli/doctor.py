@@ -109,7 +109,11 @@ def doctor(measure: bool) -> int:
 
     for runtime, package, cost in (
         ("ONNX Runtime", "onnxruntime", "no models outside x86-64"),
-        ("OpenVINO", "openvino", "inference on x86-64 runs on ONNX Runtime, up to 1.5 times slower"),
+        (
+            "OpenVINO",
+            "openvino",
+            "inference on x86-64 runs on ONNX Runtime: no bfloat16, and int8 takes up to 1.8 times as long",
+        ),
         ("PyTorch", "torch", "nothing for analyzing; training needs pip install 'lobule[train]'"),
     ):
         found = _version(package)

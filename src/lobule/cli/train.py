@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from lobule.cli.training_options import data_option, device_option, threads_option
+from lobule.errors import ConfigurationError
 
 __all__ = ["train"]
 
@@ -22,7 +23,7 @@ __all__ = ["train"]
     help="Folder of the run. The same command goes on from it.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of every stage, instead of the recipe's.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed, instead of the recipe's.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed, instead of the recipe's.")
 @threads_option
 @device_option
 @click.option(
@@ -80,5 +81,14 @@ def train(
         return
     from lobule.training.run import train_recipe
 
+    for option, given in (
+        ("--seed", seed is not None),
+        ("--devices", devices > 1),
+        ("--loaders", loaders > 0),
+    ):
+        if given:
+            raise ConfigurationError(option, "given", "only nuclei recipes take it so far; leave it out")
+    if device == "cuda":
+        raise ConfigurationError("--device", device, "only nuclei recipes train on it so far; leave it out")
     folder = train_recipe(recipe, data, out, say=click.echo, steps=steps)
     click.echo(f"model: {folder}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Bounds",
     "Findings",
     "Frame",
     "Measurement",
@@ -91,7 +92,10 @@ class Stage(_Strict):
     runtime: str | None = None
     working_mpp: tuple[float, float] | None = None
     tiles: int | None = None
-    """Tiles that went through the model."""
+    """Tiles that the stage looked at; of nuclei those of the region, not those beside it to compare with."""
+
+
+Bounds = Literal["95 % interval", "quartiles", "other thresholds"]
 
 
 class Measurement(_Strict):
@@ -104,6 +108,8 @@ class Measurement(_Strict):
     unit: str
     low: float | None = None
     high: float | None = None
+    bounds: Bounds | None = None
+    """What ``low`` and ``high`` are; null where there are none."""
     how: str | None = None
 
 
@@ -164,7 +170,7 @@ class Run(_Strict):
     seconds: tuple[StageSeconds, ...]
     seconds_total: float
     tiles_resumed: int
-    """Tiles whose results an earlier, interrupted run had left."""
+    """Tiles whose results an earlier run had left."""
     read_bytes: int | None
     """Bytes read from storage by this process; null where the system does not tell."""
     peak_memory_bytes: int | None

@@ -159,6 +159,9 @@ class Data(_Strict):
     count: Text
     split: Text
     """Which part, how it was cut (by patient, by contiguous blocks) and what was kept apart."""
+    digests: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
+    """Of the pixels of each field (sha256, its first digits), where they are known: no score on these is one on
+    data the model never saw."""
 
 
 class Score(_Strict):

@@ -147,6 +147,18 @@ def _interval(measurement: Measurement) -> str:
     return f"{_value(measurement, measurement.low)} to {_value(measurement, measurement.high)}"
 
 
+def _bounds(measurement: Measurement, *, unit: bool = False) -> str:
+    """The bounds with what they are: each of the three kinds means something else."""
+    between = _interval(measurement)
+    if not between:
+        return ""
+    if unit:
+        between = _with_unit(measurement, between)
+    if measurement.bounds == "other thresholds":
+        return f"{between} at other thresholds"
+    return f"{measurement.bounds} {between}" if measurement.bounds else between
+
+
 def _with_unit(measurement: Measurement, text: str) -> str:
     return f"{text} {measurement.unit}" if measurement.unit and text != _MISSING else text
 
@@ -166,19 +178,18 @@ def _summary(findings: Findings) -> list[str]:
         return _with_unit(measurement, _value(measurement, measurement.value))
 
     def ranged(name: str) -> str:
-        measurement = known[name]
-        between = _interval(measurement)
-        return f" ({_with_unit(measurement, between)})" if between else ""
+        between = _bounds(known[name], unit=True)
+        return f" ({between})" if between else ""
 
     sentences = []
     if tissue := said("tissue_area"):
         sentences.append(f"The slide holds {tissue} of tissue.")
-    if tumor := said("tumor_area"):
+    if next((stage.tiles for stage in findings.stages if stage.name == "tumor"), None) == 0:
+        sentences.append("No tile held enough tissue to be judged for tumor.")
+    elif tumor := said("tumor_area"):
         regions = known.get("tumor_regions")
         number = int(regions.value) if regions is not None and regions.value is not None else None
-        if next((stage.tiles for stage in findings.stages if stage.name == "tumor"), None) == 0:
-            sentences.append("No tile held enough tissue to be judged for tumor.")
-        elif number == 0:
+        if number == 0:
             sentences.append("No tumor region was found.")
         else:
             where = "" if number is None else f" in {_plural(number, 'region', 'regions')}"
@@ -187,13 +198,14 @@ def _summary(findings: Findings) -> list[str]:
             sentences.append(f"The tumor region measures {tumor}{ranged('tumor_area')}{where}{of_tissue}.")
     if counted := said("nuclei_counted"):
         looked = said("looked_at_area")
-        sentence = f"{counted} nuclei were counted" + (f" on {looked}" if looked else "")
+        sentence = "1 nucleus was counted" if counted == "1" else f"{counted} nuclei were counted"
+        sentence += f" on {looked}" if looked else ""
         if known.get("nuclear_density") and known["nuclear_density"].value is not None:
             density = known["nuclear_density"]
             sentence += f": {_number(density.value)} per mm²"
-            sentence += f" ({between})" if (between := _interval(density)) else ""
+            sentence += f" ({between})" if (between := _bounds(density)) else ""
         if median := said("nuclear_area_median"):
-            sentence += f"; their median area is {median}"
+            sentence += f"; their median area is {median}{ranged('nuclear_area_median')}"
         sentences.append(sentence + ".")
     sentences += [_skipped(stage) for stage in findings.stages if stage.status == "skipped"]
     return sentences
@@ -219,7 +231,7 @@ def _facts(findings: Findings) -> list[_Fact]:
         if measurement is None or measurement.value is None:
             continue
         unit = "per mm²" if measurement.unit == "1/mm²" else measurement.unit
-        facts.append(_Fact(label, _value(measurement, measurement.value), unit, _interval(measurement)))
+        facts.append(_Fact(label, _value(measurement, measurement.value), unit, _bounds(measurement)))
     return facts
 
 
@@ -445,7 +457,7 @@ def _run_rows(findings: Findings) -> list[tuple[str, str]]:
         ("Workers", str(run.workers)),
         ("Peak memory of this process so far", _bytes(run.peak_memory_bytes)),
         ("Read by this process so far", _bytes(run.read_bytes)),
-        ("Tiles taken over", f"{run.tiles_resumed} from an interrupted run" if run.tiles_resumed else "none"),
+        ("Tiles taken over", f"{run.tiles_resumed} from an earlier run" if run.tiles_resumed else "none"),
         ("Computer", f"{run.host}, {run.platform}"),
         ("Versions", ", ".join(_versions(run.lobule_version, run.python, run.packages))),
     ]

@@ -382,14 +382,15 @@ def nuclei_card(
     graph: Graph,
     counts: Mapping[str, Mapping[str, tuple[int, int, int]]],
     *,
+    fields: Mapping[str, Mapping[str, str]],
     thresholds: dict[str, float],
     pixels: tuple[list[float], list[float]],
     made_by: str,
 ) -> Card:
     """Returns the card of a nuclei model, without scores yet.
 
-    ``counts[part][set]`` holds fields, patients and nuclei of 'training', 'selection' and 'test'; ``pixels`` mean
-    and SD of the training fields' mean color.
+    ``counts[part][set]`` holds fields, patients and nuclei of 'training', 'selection' and 'test', ``fields[part]``
+    the name (set/field) and digest of each; ``pixels`` mean and SD of the training fields' mean color.
     """
     own = ("a user's own set", "those of its owner")
     network = recipe.network
@@ -402,7 +403,7 @@ def nuclei_card(
     if recipe.split.test:
         apart += f"; test besides: {', '.join(recipe.split.test)}"
     for part in ("training", "selection", "test"):
-        for folder, (fields, patients, nuclei) in counts[part].items():
+        for folder, (images, patients, nuclei) in counts[part].items():
             source, terms = _NUCLEI_SETS.get(folder, own)
             data.append(
                 Data.model_validate(
@@ -411,8 +412,13 @@ def nuclei_card(
                         "source": source,
                         "terms": terms,
                         "used_for": part,
-                        "count": f"{fields} fields of {patients} patients, {nuclei} nuclei",
+                        "count": f"{images} fields of {patients} patients, {nuclei} nuclei",
                         "split": apart,
+                        "digests": sorted(
+                            digest
+                            for name, digest in fields[part].items()
+                            if part != "test" and name.startswith(f"{folder}/")
+                        ),
                     }
                 )
             )
@@ -436,7 +442,8 @@ def nuclei_card(
     ]
     if len(counts["training"]) > 1:
         limits.append(
-            "The training sets differ in how generously nuclei are outlined, so areas are uncertain by some percent."
+            "The training sets differ in how generously nuclei are outlined: areas of different models are not to be "
+            "compared. How far they lie from outlined ones is among the scores."
         )
     if set(counts["test"]) == {"tnbc"}:
         limits.insert(1, "Scored on triple-negative breast carcinoma of one center scanned at ×40 only.")

@@ -99,6 +99,12 @@ def compare_recipes(
         if any(recipe.name == other.name for _, other in read):
             raise ConfigurationError("recipes", str(path), f"two recipes are named {recipe.name}")
         read.append((path, recipe))
+    for _, recipe in read if data is not None else ():
+        for name in recipe.sets:
+            if data is not None and not (data / name).is_dir():
+                raise ConfigurationError(
+                    "--data", str(data), f"there is no folder {name} in it, which {recipe.name} names"
+                )
     sizes = {path: _parameters(path, recipe) for path, recipe in read}
     rows = []
     for path, recipe in sorted(read, key=lambda pair: (sizes[pair[0]] or 2**60, pair[0].name)):
@@ -145,10 +151,19 @@ def _scored(out: Path, path: Path, recipe: NucleiRecipe, steps: int | None) -> b
             str(out),
             f"it holds a run of another recipe than {path}; remove it or name another folder",
         )
-    done = (out / "evaluation-test" / "scores.json").is_file() and (out / "weights.pt").is_file()
+    done = LOSS_SCORE in _scores(out) and (out / "weights.pt").is_file()
     run = open_run(out)
     wanted = recipe.loop.steps if steps is None else steps
     return done and run.thresholds is not None and run.steps == wanted
+
+
+def _scores(out: Path) -> dict[str, float]:
+    """A run's scores by name; none where they are absent, damaged or of a version that gave fewer."""
+    try:
+        held = json.loads((out / "evaluation-test" / "scores.json").read_text("utf-8"))
+        return {one["name"]: float(one["value"]) for one in held}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _row(
@@ -170,10 +185,7 @@ def _row(
         if not _scored(out, path, recipe, steps):
             continue
         runs += 1
-        values = {
-            one["name"]: one["value"]
-            for one in json.loads((out / "evaluation-test" / "scores.json").read_text("utf-8"))
-        }
+        values = _scores(out)
         for measure in _MEASURES:
             scores.setdefault(measure, []).append(values[f"pixel {measure}, mean of images"])
         for measure in ("AJI", "PQ"):
@@ -235,7 +247,8 @@ def _line(row: _Row, seeds: int) -> str:
         runs += f": {row.missing}"
     if row.runs:
         assert row.frames_per_second is not None
-        runs, steps = f"{row.runs} of {seeds}", str(row.steps)
+        fitted = row.recipe.loop.runs
+        runs, steps = f"{row.runs} of {seeds}", f"{fitted} × {row.steps}" if fitted > 1 else str(row.steps)
         figures_of = [row.train_losses, row.valid_losses, *(row.scores[measure] for measure in _MEASURES)]
         own = [f"{median(values):.3f}" if values else "" for values in figures_of]
         own.append(f"{row.frames_per_second:.2f}")

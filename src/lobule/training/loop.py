@@ -25,6 +25,7 @@ __all__ = [
     "CurvePoint",
     "Devices",
     "Draw",
+    "check_settings",
     "fit",
     "is_first_process",
     "read_curve",
@@ -98,7 +99,7 @@ def fit(
     ConfigurationError, MissingDependencyError.
     """
     total = settings.steps if steps is None else steps
-    fabric = _launch(settings, devices)
+    fabric = _launch(settings, devices, selects=check is not None)
     average = {key: value.detach().clone() for key, value in network.state_dict().items()}
     network.to(memory_format=torch.channels_last)
     make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
@@ -108,10 +109,6 @@ def fit(
 
     state = _Progress(folder, seed, total)
     start = state.resume(network, plain, average, fabric.device)
-    if settings.early_stop is not None and check is None:
-        raise ConfigurationError(
-            "early_stop", "on", "it needs a selection part: set split.selection or split.selection_share"
-        )
     if settings.early_stop is not None and state.without_gain >= settings.early_stop.patience:
         start = total  # it had stopped
     if start and fabric.is_global_zero:
@@ -193,23 +190,40 @@ def _clip(
         )
 
 
-def _launch(settings: LoopSettings, devices: Devices) -> Any:
-    try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise MissingDependencyError("lightning-fabric", "train", "training a model") from error
+def check_settings(settings: LoopSettings, devices: Devices, *, selects: bool) -> Literal["cpu", "cuda"]:
+    """Returns on what kind of device is trained; ``selects``: whether there is a selection part.
+
+    Raises ConfigurationError where the settings cannot be trained with.
+    """
+    if settings.early_stop is not None and not selects:
+        raise ConfigurationError(
+            "early_stop", "on", "it needs a selection part: set split.selection or split.selection_share"
+        )
     cuda = torch.cuda.is_available()
     if devices.kind == "cuda" and not cuda:
         raise ConfigurationError(
             "--device", "cuda", "torch finds no CUDA device here; leave it out or say cpu"
         )
-    kind = "cuda" if cuda and devices.kind != "cpu" else "cpu"
+    kind: Literal["cpu", "cuda"] = "cuda" if cuda and devices.kind != "cpu" else "cpu"
     if settings.precision == "float16" and kind == "cpu":
         raise ConfigurationError("precision", "float16", "processors train in float32 or bfloat16")
     if kind == "cuda" and devices.count > torch.cuda.device_count():
         raise ConfigurationError("--devices", devices.count, f"there are {torch.cuda.device_count()}")
     if settings.batch % devices.count:
         raise ConfigurationError("--devices", devices.count, f"it must divide the batch of {settings.batch}")
+    if settings.runs > 1 and devices.count > 1:
+        raise ConfigurationError(
+            "--devices", devices.count, f"a recipe of {settings.runs} runs trains on one device"
+        )
+    return kind
+
+
+def _launch(settings: LoopSettings, devices: Devices, *, selects: bool) -> Any:
+    kind = check_settings(settings, devices, selects=selects)
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise MissingDependencyError("lightning-fabric", "train", "training a model") from error
     # it says in which precision it computes, which the recipe says too
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
@@ -382,11 +396,12 @@ class _Progress:
         path = self._folder / "checkpoint.pt"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            # before the checkpoint: of a curve that goes on beyond it, the rest is dropped when the run resumes
+            write_curve(self._folder, self.curve)
             torch.save(state, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         except OSError as error:
             raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error
-        write_curve(self._folder, self.curve)
 
 
 def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

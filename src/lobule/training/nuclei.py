@@ -217,6 +217,13 @@ class NucleiTask:
             str(folder / graph.file), options, providers=["CPUExecutionProvider"]
         )
         name = graph.inputs[0].name
+        maps = graph.outputs[0].shape[graph.outputs[0].layout.index("C")]
+        if maps != self.network_maps:
+            raise ConfigurationError(
+                "--recipe",
+                self._recipe.name,
+                f"its network gives {self.network_maps} maps, {card.name} {maps}",
+            )
         return lambda pixels: np.asarray(session.run(None, {name: pixels[None]})[0][0], np.float32)
 
     def thorough(self, predict: Predict) -> Predict:
@@ -310,22 +317,46 @@ class NucleiTask:
                 _score(name + suffix, value, where, how)
                 for name, value in object_intervals(images, way).items()
             ]
+        if area := self._areas(fields, maps, thresholds, where):
+            scores.append(area)
         scores += self._by_organ(fields, images, where, own)
         return Evaluation(
             tuple(scores), tuple(_row(field, one) for field, one in zip(fields, images, strict=True))
         )
 
+    def _areas(
+        self,
+        fields: Sequence[NucleiField],
+        maps: Sequence[NDArray[np.float32]],
+        thresholds: Mapping[str, float],
+        where: str,
+    ) -> Score | None:
+        """How large nuclei are measured: their median area over that of the outlined ones."""
+        ratios = []
+        for field, one in zip(fields, maps, strict=True):
+            outlined = np.unique(field.instances[field.instances > 0], return_counts=True)[1]
+            labels = self._labels(one, thresholds, self._recipe.network.split)
+            found = np.unique(labels[labels > 0], return_counts=True)[1]
+            if len(outlined) and len(found):
+                ratios.append(float(np.median(found) / np.median(outlined)))
+        if not ratios:
+            return None
+        each = np.array(ratios)
+        mean = bootstrap(lambda at: float(each[at].mean()), len(each))
+        how = f"from {each.min():.2f} to {each.max():.2f} in single fields; bootstrap over fields"
+        return _score("median nuclear area over the outlined, mean of images", mean, where, how)
+
     def _by_organ(
         self, fields: Sequence[NucleiField], images: Sequence[ImageScores], where: str, way: Way
     ) -> list[Score]:
-        """Of each organ with two fields or more, where there are several: pixel F1, AJI and PQ."""
+        """Of each organ with enough fields for an interval, where there are several: pixel F1, AJI and PQ."""
         organs = [field.organ or "unknown organ" for field in fields]
         if len(set(organs)) < 2:
             return []
         out = []
         for organ in sorted(set(organs)):
             own = [one for one, of in zip(images, organs, strict=True) if of == organ]
-            if len(own) < 2:
+            if len(own) < LEAST_FIELDS:
                 continue
             found = pixel_intervals(own) | object_intervals(own, way)
             for name in ("pixel F1, pooled", "AJI, mean of images", "PQ, mean of images"):
@@ -367,6 +398,7 @@ class NucleiTask:
             name,
             graph,
             self.counts(),
+            fields=self.fields(),
             thresholds=dict(thresholds),
             pixels=pixel_statistics([field.pixels for field in self.parts["training"]]),
             made_by=f"{made_by}; largest difference torch against ONNX Runtime and OpenVINO (float32): {apart:.1e}",
@@ -385,6 +417,8 @@ def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.u
     return pixels[:height, :width]
 
 
+LEAST_FIELDS = 5
+"""Of fewer fields an interval by bootstrap says nothing."""
 _SETS = {"tnbc": "TNBC", "monuseg": "MoNuSeg"}
 _WAYS = {
     "components": "connected components of the mask",

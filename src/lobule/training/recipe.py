@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from lobule.errors import ConfigurationError
 
 __all__ = [
+    "MOST_SEED",
     "AlgorithmOneSettings",
     "AugmentSettings",
     "BlockSplit",
@@ -35,9 +36,13 @@ __all__ = [
     "read_recipe",
 ]
 
+MOST_SEED = 2**31 - 1
+"""Times a million, plus the step, a seed must fit torch's 64 bits."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 
 
 class _Strict(BaseModel):
@@ -240,7 +245,7 @@ class NucleiSplit(_Strict):
     test: tuple[str, ...] = ()
     selection_share: Share = 0.0
     test_share: Share = 0.2
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class TumorRecipe(_Strict):
@@ -249,7 +254,7 @@ class TumorRecipe(_Strict):
     family: Literal["tumor"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     fields: Literal["bach"]
     field_mpp: Positive
     split: BlockSplit
@@ -295,7 +300,7 @@ class ScreenRecipe(_Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """The shipped model that gets the screen."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     fields: Literal["bach"]
     field_mpp: Positive
     mpp: Positive
@@ -324,7 +329,7 @@ class NucleiRecipe(_Strict):
     family: Literal["nuclei"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     sets: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...], Field(min_length=1)]
     """Folders of the data: MoNuSeg, TNBC or a user's own images with masks."""
     split: NucleiSplit

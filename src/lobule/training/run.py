@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from lobule import __version__
-from lobule.errors import ConfigurationError, LobuleError
+from lobule.errors import ConfigurationError, LobuleError, ResultWriteError
 from lobule.models.card import Card, Score
 from lobule.models.zoo import load_model, shipped_models
 from lobule.training.bach import read_fields
@@ -62,6 +62,7 @@ from lobule.training.screen_tiles import (
 )
 from lobule.training.student import make_student
 from lobule.training.tumor import fit_patch, fit_refine
+from lobule.whole_file import whole_file
 
 __all__ = ["train_recipe"]
 
@@ -92,8 +93,7 @@ def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | No
     made_by = f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
     if not isinstance(recipe, StudentRecipe):
         made_by += f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
-    folder = out / "model"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _claimed(path, out) / "model"
     if isinstance(recipe, TumorRecipe):
         card = _train_tumor(recipe, data, out, folder, say, steps, made_by)
     elif isinstance(recipe, StudentRecipe):
@@ -109,6 +109,24 @@ def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | No
     for score in card.scores:
         say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g}) on {score.on}")
     return folder
+
+
+def _claimed(path: Path, out: Path) -> Path:
+    """The folder of a training, with the recipe in it. Raises ConfigurationError where it holds another recipe's."""
+    copy = out / "recipe.toml"
+    text = path.read_bytes()
+    if copy.is_file() and copy.read_bytes() != text:
+        # its checkpoints would be taken for this recipe's
+        raise ConfigurationError(
+            "--out", str(out), "it holds a training of another recipe; name another folder or remove this one"
+        )
+    try:
+        (out / "model").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultWriteError(out, f"the folder cannot be made: {error}") from error
+    with whole_file(copy) as stream:
+        stream.write(text)
+    return out
 
 
 def _random_pixels(rng: np.random.Generator, *shape: int) -> dict[str, NDArray]:

@@ -36,7 +36,7 @@ def split_fields(fields: Sequence[NucleiField], settings: NucleiSplit) -> Parts:
     elif settings.by == "column":
         parts = _named_move(assign(fields), settings.selection, "selection")
     else:
-        parts = _one_fold(fields, settings)
+        return _share_selects(_one_fold(fields, settings), settings.selection_share, settings.seed)
     parts = _named_move(parts, settings.test, "test")
     # a column names its own selection part; a share is of what is left to train on
     return _share_selects(parts, settings.selection_share, settings.seed)
@@ -157,12 +157,10 @@ def _named_move(parts: Parts, patients: Collection[str], to: Literal["selection"
 def _one_fold(fields: Sequence[NucleiField], settings: NucleiSplit) -> Parts:
     parts: Parts = {"training": _sorted(fields), "selection": [], "test": []}
     parts = _named_move(parts, settings.selection, "selection")
+    # first, so that whom the share draws does not depend on whether they were named, too
+    parts = _named_move(parts, settings.test, "test")
     tested = _drawn_patients(parts["training"], settings.test_share, settings.seed, "split.test_share")
-    return {
-        "training": [field for field in parts["training"] if field.patient not in tested],
-        "selection": parts["selection"],
-        "test": [field for field in parts["training"] if field.patient in tested],
-    }
+    return _named_move(parts, tested, "test")
 
 
 def _share_selects(parts: Parts, share: float, seed: int) -> Parts:

@@ -25,13 +25,14 @@ from torch import nn
 from lobule import __version__
 from lobule.errors import ConfigurationError, LeakageError, ResultError, ResultWriteError
 from lobule.models.card import Card
-from lobule.models.zoo import load_model
+from lobule.models.zoo import load_model, shipped_models
 from lobule.training.cards import write_card
 from lobule.training.loop import (
     AUTO,
     CurvePoint,
     Devices,
     Draw,
+    check_settings,
     fit,
     is_first_process,
     read_curve,
@@ -77,13 +78,14 @@ class Run:
         """Raises LeakageError where what is to choose or to test now trained this run."""
         if self.fields is None:
             return
-        trained = set(self.fields["training"].values())
+        trained, chose = (set(self.fields[part].values()) for part in ("training", "selection"))
         found = [
-            f"{name}: it trained this run and is in its {part} part now"
+            f"{name}: it {'trained' if digest in trained else 'chose the thresholds of'} this run and is in its "
+            f"{part} part now"
             for part, fields in task.fields().items()
             if part != "training"
             for name, digest in fields.items()
-            if digest in trained
+            if digest in trained or (part == "test" and digest in chose)
         ]
         if found:
             raise LeakageError(
@@ -168,11 +170,13 @@ def train_run(
     notes = task.notes()  # reads and checks the data before anything is written
     check = task.check()
     fields = task.fields()
+    check_settings(task.loop, devices, selects=check is not None)
     held = Run(out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve(), fields)
     if is_first_process():
-        _claim(path, out, chosen, fields)
+        before = _claim(path, held)
         _drop_what_is_of_fewer_steps(out, total)
-        _write_run(held, notes)
+        if before is None or before.thresholds is None or before.steps != total:
+            _write_run(held, notes)
         for line in notes:
             say(line)
     began = time.monotonic()
@@ -196,10 +200,7 @@ def _fitted(
     say: Say,
 ) -> nn.Module:
     """The trained network: of one run, whose files lie in ``out``, or the mean of several, each in a folder there."""
-    runs = task.loop.runs
-    if runs > 1 and devices.count > 1:
-        raise ConfigurationError("--devices", devices.count, f"a recipe of {runs} runs trains on one device")
-    draw = task.source()
+    runs, draw = task.loop.runs, task.source()
     networks = []
     for number in range(runs):
         folder = out if runs == 1 else out / f"run-{number + 1}"
@@ -265,27 +266,54 @@ def _drop_what_is_of_fewer_steps(out: Path, steps: int) -> None:
                 shutil.rmtree(folder)
 
 
-def _claim(path: Path, out: Path, seed: int, fields: dict[str, dict[str, str]]) -> None:
-    """Makes the run's folder and copies the recipe into it, or finds it the same there."""
+def _claim(path: Path, run: Run) -> Run | None:
+    """Makes the run's folder and copies the recipe into it, or finds it the same there; returns the run of before.
+
+    What cannot go on is refused before anything is changed.
+    """
+    out = run.folder
     text = path.read_text("utf-8")
     copy = out / "recipe.toml"
     if copy.is_file() and copy.read_text("utf-8") != text:
         raise ConfigurationError(
             "--out", str(out), "it holds a run of another recipe; name another folder or remove this one"
         )
-    if (out / "run.json").is_file() and open_run(out).seed != seed:
+    before = open_run(out) if (out / "run.json").is_file() else None
+    if before is not None and before.seed != run.seed:
         raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
-    before = open_run(out).fields if (out / "run.json").is_file() else None
-    begun = any(out.rglob("checkpoint.pt"))
-    if before is not None and begun and before["training"] != fields["training"]:
-        raise ConfigurationError(
-            "--data", "DATA", f"{out} holds a run that was trained on other fields; name another folder"
-        )
+    checkpoints = sorted(out.rglob("checkpoint.pt"))
+    if before is not None and checkpoints:
+        _check_that_it_goes_on(before, run, checkpoints)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultWriteError(out, f"the run's folder cannot be made: {error}") from error
     _write(copy, text.encode())
+    return before
+
+
+def _check_that_it_goes_on(before: Run, run: Run, checkpoints: Sequence[Path]) -> None:
+    """Raises ConfigurationError where a run that has begun cannot be gone on with as is asked."""
+    assert run.fields is not None
+    if before.fields is not None:
+        chose = set(before.fields["selection"].values())
+        if before.fields["training"] != run.fields["training"] or chose & set(run.fields["test"].values()):
+            raise ConfigurationError(
+                "--data", "DATA", f"{run.folder} holds a run of other fields; name another folder"
+            )
+    if before.steps == run.steps:
+        return
+    loop = getattr(run.recipe, "loop", None)
+    if loop is not None and loop.runs > 1:
+        # which batches the second run sees depends on where the first one ended
+        raise ConfigurationError(
+            "--steps", run.steps, f"{run.folder} holds runs of {before.steps} steps; name another folder"
+        )
+    done = max(int(read_state(path).get("step", 0)) for path in checkpoints)
+    if done > run.steps:
+        raise ConfigurationError(
+            "--steps", run.steps, f"{run.folder} holds a run of {done} steps; name another folder"
+        )
 
 
 def _write_run(run: Run, notes: Sequence[str]) -> None:
@@ -339,8 +367,11 @@ def evaluate(
         asked = read_recipe(recipe)
         task = _task(asked, recipe.parent, data, recipe_seed(asked))
         card = load_model(folder).card
-        # a model's folder holds what its card names and nothing else
-        beside = folder.with_name(f"{folder.name}-scores")
+        _check_unseen(card, task, part)
+        # a model's folder holds what its card names and nothing else; among those that are shipped nothing is written
+        whole = folder.resolve()
+        shipped = whole in (path.resolve() for path in shipped_models().values())
+        beside = (Path() if shipped else whole.parent) / f"{whole.name}-scores"
         predict, thresholds = task.graph_predictor(folder, card), dict(card.thresholds)
     else:
         run = open_run(folder)
@@ -352,6 +383,9 @@ def evaluate(
     if thorough:
         predict = task.thorough(predict)
     found = task.score(predict, thresholds, part)
+    if thorough:
+        marked = (score.model_copy(update={"how": f"--thorough; {score.how}"}) for score in found.scores)
+        found = Evaluation(tuple(marked), found.rows)
     table = beside / f"evaluation-{part}{'-thorough' if thorough else ''}"
     _write_evaluation(table, found)
     for score in found.scores:
@@ -360,8 +394,25 @@ def evaluate(
         moved = _markdown(task.disturb(predict, thresholds, part))
         say(moved)
         _write(table / "robustness.md", moved.encode())
-    say(f"on {found.scores[0].on}; table: {table}")
+    say(f"on {found.scores[0].on}{', --thorough' if thorough else ''}; table: {table}")
     return found
+
+
+def _check_unseen(card: Card, task: Task, part: Part) -> None:
+    """Raises LeakageError where what is to choose or to test is what the model was trained on, as its card says."""
+    used = {digest: data.used_for for data in card.data for digest in data.digests}
+    refused = {"training": (), "selection": ("training",), "test": ("training", "selection")}[part]
+    found = [
+        f"{name}: it is in the {part} part and was used for the {used[digest]} of {card.name}"
+        for name, digest in task.fields()[part].items()
+        if used.get(digest) in refused
+    ]
+    if found:
+        raise LeakageError(
+            f"{found[0]}{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}; "
+            "name the recipe by which the model was trained",
+            found,
+        )
 
 
 def _markdown(moved: Sequence[Moved]) -> str:
