@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from drawn_models import darkness_model, redness_model
 from painted_slides import paint, write_slide
+
+from lobule.cli.analyze import _bounds, _number
+from lobule.findings.schema import Measurement
 
 MAIN = "from lobule.cli import main; main()"
 # any attempt to open a socket to somewhere, or to resolve a name, ends the process with a mark
@@ -92,6 +96,22 @@ def test_a_summary_that_cannot_be_written_leaves_the_results_and_exits_1(
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"lobule: {tmp_path / 'summary.csv'}: cannot be written")
     assert "report: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "bounds", "said"),
+    [
+        (21570, None, None, None, "21,570"),
+        (13330.4, 12000.0, 14000.0, "95 % interval", "13,330  (95 % interval 12,000 to 14,000)"),
+        (0.0123456, 0.01, 0.02, "other thresholds", "0.01235  (0.01 to 0.02 at other thresholds)"),
+        (0.5, 0.5, 0.5, "other thresholds", "0.5  (the same at other thresholds)"),
+    ],
+)
+def test_numbers_are_said_in_full_with_what_their_bounds_are(
+    value: float, low: float | None, high: float | None, bounds: Any, said: str
+) -> None:
+    one = Measurement(stage="s", name="n", label="l", value=value, unit="", low=low, high=high, bounds=bounds)
+    assert f"{_number(value)}{_bounds(one)}" == said
 
 
 def test_quiet_says_only_what_failed(slide: Path, models: Path, tmp_path: Path) -> None:

@@ -321,6 +321,35 @@ def test_the_summary_says_what_was_measured_and_what_was_skipped(tmp_path: Path)
     assert "nuclei were counted" not in text
 
 
+@pytest.mark.parametrize(
+    ("measurement", "said"),
+    [
+        (
+            make_measurement("tumor_area", 3.2, "mm²", low=3.0, high=3.5, bounds="other thresholds"),
+            "3.20 mm² (3.00 to 3.50 mm² at other thresholds)",
+        ),
+        (
+            make_measurement("tumor_area", 3.2, "mm²", low=3.2, high=3.2, bounds="other thresholds"),
+            "3.20 mm² (the same at other thresholds)",
+        ),
+        (
+            make_measurement(
+                "nuclear_density", 4000.0, "1/mm²", low=3000.0, high=5000.0, bounds="95 % interval"
+            ),
+            "per mm² (95 % interval 3 000 to 5 000)",
+        ),
+        (
+            make_measurement("nuclear_area_median", 17.0, "µm²", low=10.0, high=21.0, bounds="quartiles"),
+            "17.0 µm² (quartiles 10.0 to 21.0 µm²)",
+        ),
+    ],
+)
+def test_bounds_are_said_to_be_what_they_are(tmp_path: Path, measurement: Measurement, said: str) -> None:
+    counted = make_measurement("nuclei_counted", 2) if "nuclear" in measurement.name else None
+    known = (measurement,) if counted is None else (counted, measurement)
+    assert said in report(tmp_path, make_findings(measurements=known), make_evidence()).text
+
+
 def test_zero_regions_are_said_plainly(tmp_path: Path) -> None:
     findings = make_findings(
         measurements=(make_measurement("tumor_area", 0.0, "mm²"), make_measurement("tumor_regions", 0))

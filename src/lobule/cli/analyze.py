@@ -301,7 +301,8 @@ def _bounds(measurement: Measurement) -> str:
         return ""
     between = f"{_number(measurement.low)} to {_number(measurement.high)}"
     if measurement.bounds == "other thresholds":
-        return f"  ({between} at other thresholds)"
+        same = measurement.low == measurement.value == measurement.high
+        return f"  ({'the same' if same else between} at other thresholds)"
     return f"  ({measurement.bounds} {between})"
 
 
@@ -320,9 +321,8 @@ def _brief(outcome: Outcome) -> str:
     )
     for measurement in outcome.findings.measurements:
         if measurement.name in wanted and measurement.value is not None:
-            lines.append(
-                f"  {measurement.label}: {_number(measurement.value)} {measurement.unit}{_bounds(measurement)}".rstrip()
-            )
+            said = f"{_number(measurement.value)} {measurement.unit}".rstrip()
+            lines.append(f"  {measurement.label}: {said}{_bounds(measurement)}")
     for stage in outcome.findings.stages:
         if stage.status == "skipped":
             lines.append(f"  {stage.name}: skipped, {stage.reason}")

@@ -155,7 +155,8 @@ def _bounds(measurement: Measurement, *, unit: bool = False) -> str:
     if unit:
         between = _with_unit(measurement, between)
     if measurement.bounds == "other thresholds":
-        return f"{between} at other thresholds"
+        same = measurement.low == measurement.value == measurement.high
+        return "the same at other thresholds" if same else f"{between} at other thresholds"
     return f"{measurement.bounds} {between}" if measurement.bounds else between
 
 
