@@ -57,9 +57,8 @@ def write_result(result: Result, folder: Path) -> Path:
 
     The report's own digest is not among the files, since it shows the run's seconds; it is written before.
     """
-    result.prepared.slide.read_level(
-        0, (0, 0), (1, 1)
-    )  # whose pictures the report shows: closed, it says so now
+    # the report shows places of the slide: if it is closed, a pixel beside it says so before anything is changed
+    result.prepared.slide.read_level(0, (-1, -1), (1, 1))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FINDINGS).unlink(missing_ok=True)
