@@ -109,7 +109,7 @@ def _check(
                 )
             if seen.stain.kind != "he":
                 remarks.append(f"not H&E ({seen.stain.kind}): {seen.stain.reason}")
-            remarks += seen.warnings
+            remarks += [warning.text for warning in seen.warnings]
             share, judged = _blurred_share(slide, seen, slide_mpp)
             if judged and share > BLURRED_SHARE:
                 remarks.append(f"out of focus: {share:.0%} of {judged} sampled places")

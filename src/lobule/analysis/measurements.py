@@ -82,7 +82,7 @@ def tissue_measurements(seen: TissueOutcome) -> list[Measurement]:
 def tissue_notices(prepared: Prepared, seen: TissueOutcome) -> list[Notice]:
     """What a user should know of the slide and its tissue."""
     notices = [Notice(code="slide", message=text) for text in prepared.slide.properties.warnings]
-    notices += [Notice(code="tissue", message=_sentence(text)) for text in seen.warnings]
+    notices += [Notice(code=warning.code, message=_sentence(warning.text)) for warning in seen.warnings]
     if seen.stain.kind != "he":
         what = {"ihc": "looks like immunohistochemistry"}.get(seen.stain.kind, "does not look like H&E")
         notices.append(
@@ -235,7 +235,7 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
     if (unjudged := _unjudged_share(tumor, seen)) > UNJUDGED_NOTICE_SHARE:
         notices.append(
             Notice(
-                code="tissue",
+                code="unjudged",
                 message=f"{unjudged:.0%} of the tissue lies in tiles that hold a quarter of tissue or less; the tumor "
                 "model's first stage does not judge these.",
             )

@@ -17,7 +17,7 @@ from lobule.runtimes import Runtime
 from lobule.slides import Slide, read_mirrored, read_overview
 from lobule.slides.slide import RgbImage
 from lobule.tiles import TileGrid
-from lobule.tissue import StainJudgement, Tissue, find_tissue, judge_stain
+from lobule.tissue import StainJudgement, Tissue, TissueWarning, find_tissue, judge_stain
 
 __all__ = [
     "StageTiles",
@@ -51,7 +51,7 @@ class TissueOutcome:
     tissue: Tissue
     stain: StainJudgement
     source: str
-    warnings: tuple[str, ...]
+    warnings: tuple[TissueWarning, ...]
 
 
 def too_coarse(family: str, slide_mpp: Mpp, model_mpp: float) -> str | None:
@@ -123,11 +123,13 @@ def look_for_tissue(
 
             warnings = []
             origin = (0, 0) if bounds is None else (bounds.x0, bounds.y0)
-            mask = tissue_from_file(mask_file, frame, geojson_origin_px=origin, warn=warnings.append)
+            told: list[str] = []
+            mask = tissue_from_file(mask_file, frame, geojson_origin_px=origin, warn=told.append)
             tissue = replace(tissue, mask=mask, warnings=())
             source = f"file {mask_file.name}"
             if not tissue.mask.any():
-                warnings.append(f"the mask {mask_file.name} marks nothing on this slide")
+                told.append(f"the mask {mask_file.name} marks nothing on this slide")
+            warnings += [TissueWarning("tissue", text) for text in told]
     return TissueOutcome(overview, frame, tissue, stain, source, tuple(warnings))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,17 @@ from lobule.tissue.artifacts import find_folds, find_pen, find_unscanned
 from lobule.tissue.color import find_glass, histogram, is_even, saturation_value, white_balanced
 from lobule.tissue.morphology import close_disk, drop_small, fill_small
 
-__all__ = ["Tissue", "TissueMethod", "find_tissue"]
+__all__ = ["Tissue", "TissueMethod", "TissueWarning", "find_tissue"]
 
 TissueMethod = Literal["hsv", "otsu", "whole"]
+
+
+class TissueWarning(NamedTuple):
+    """What is wrong with the tissue, in words, and a code to sort such words by."""
+
+    code: Literal["tissue", "pen", "folds", "unscanned"]
+    text: str
+
 
 # H2G-Net: saturation ≥ 20 of 255 at ×1.25 (8 µm per pixel), closing with a disk of 5, then of 3 pixels
 _SATURATION = 20
@@ -42,7 +50,7 @@ class Tissue:
     pen: NDArray[np.bool_]
     fold: NDArray[np.bool_]
     unscanned: NDArray[np.bool_]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[TissueWarning, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -121,7 +129,7 @@ def _averaged(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 
 def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) -> Tissue:
-    warnings: list[str] = []
+    warnings: list[TissueWarning] = []
     unscanned = find_unscanned(image)
     even = is_even(image)
     glass = find_glass(image, even, unscanned)
@@ -132,7 +140,8 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
     if not usable.any() or _is_blank(image, usable):
         nothing = np.zeros(usable.shape, np.bool_)
         why = "the image is blank" if usable.any() else "all of the image is pen or unscanned"
-        return Tissue(nothing, method, pen, nothing, unscanned, (f"no tissue found: {why}",))
+        warning = TissueWarning("tissue", f"no tissue found: {why}")
+        return Tissue(nothing, method, pen, nothing, unscanned, (warning,))
     colored = _colored(balanced, usable, method)
     if glass is None and max(image.shape[:2]) * mpp <= _FIELD_UM:
         # a field taken inside tissue; pale stroma has next to no saturation, but glass has no fibers
@@ -145,20 +154,24 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
         used = "otsu"
         mask = _shaped(_darker_than_otsu(balanced, usable), usable, mpp)
         if mask.any():
-            warnings.append(f"{method} found no tissue; Otsu's threshold on brightness was used instead")
+            text = f"{method} found no tissue; Otsu's threshold on brightness was used instead"
+            warnings.append(TissueWarning("tissue", text))
     if not mask.any():
         used = "whole"
         mask = usable.copy()
-        warnings.append("no tissue found by saturation or brightness; the whole image was taken as tissue")
+        text = "no tissue found by saturation or brightness; the whole image was taken as tissue"
+        warnings.append(TissueWarning("tissue", text))
     fold = find_folds(balanced, mask, mpp)
     if pen.any():
-        warnings.append(
-            f"pen or ink marks cover {np.count_nonzero(pen) / pen.size:.1%} of the slide and are left out of the tissue"
-        )
+        share = np.count_nonzero(pen) / pen.size
+        text = f"pen or ink marks cover {share:.1%} of the slide and are left out of the tissue"
+        warnings.append(TissueWarning("pen", text))
     if mask.any() and np.count_nonzero(fold) >= 0.01 * np.count_nonzero(mask):
-        warnings.append(f"folds cover {np.count_nonzero(fold) / np.count_nonzero(mask):.1%} of the tissue")
+        share = np.count_nonzero(fold) / np.count_nonzero(mask)
+        warnings.append(TissueWarning("folds", f"folds cover {share:.1%} of the tissue"))
     if unscanned.any():
-        warnings.append(f"{np.count_nonzero(unscanned) / unscanned.size:.1%} of the slide was not scanned")
+        share = np.count_nonzero(unscanned) / unscanned.size
+        warnings.append(TissueWarning("unscanned", f"{share:.1%} of the slide was not scanned"))
     return Tissue(mask, used, pen, fold, unscanned, tuple(warnings))
 
 
