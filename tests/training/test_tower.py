@@ -128,40 +128,6 @@ def test_a_run_of_another_recipe_or_seed_is_left_alone(
     assert (run / "run.json").read_bytes() == before
 
 
-def test_several_runs_from_one_start_see_other_batches_and_become_their_mean(
-    tmp_path: Path, data: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = write_recipe(tmp_path / "nuclei-drawn.toml", **{"batch = 12": "batch = 2\nruns = 2"})
-    out = tmp_path / "mean"
-    monkeypatch.setattr("lobule.training.loop._CHECKPOINT_SECONDS", 0.0)
-    said = iter(range(100))
-
-    def say(line: str) -> None:
-        if line.startswith("step") and next(said) == 7:  # in the second run
-            raise _Killed
-
-    with pytest.raises(_Killed):
-        train_run(recipe, data, out, say=say)
-    train_run(recipe, data, out, say=lambda _: None)
-    one, other = (torch.load(out / f"run-{k}" / "checkpoint.pt", weights_only=True) for k in (1, 2))
-    alone = torch.load(run / "checkpoint.pt", weights_only=True)
-    assert all(torch.equal(value, alone["average"][key]) for key, value in one["average"].items())
-    assert any(not torch.equal(value, other["average"][key]) for key, value in one["average"].items())
-    weights = torch.load(out / "weights.pt", weights_only=True)
-    for key, value in weights.items():
-        expected = (one["average"][key].double() + other["average"][key].double()) / 2
-        assert torch.allclose(value.double(), expected, atol=1e-6), key
-    steps = [point.step for point in read_curve(out)]
-    assert steps == [point.step for point in read_curve(run)] + [6 + p.step for p in read_curve(run)]
-    assert read_curve(out)[:6] == read_curve(run)
-    with pytest.raises(ConfigurationError, match="2 runs trains on one device"):
-        train_run(recipe, data, tmp_path / "two", say=lambda _: None, devices=Devices("cpu", 2))
-    assert not (tmp_path / "two").exists()
-    # the second run's batches begin where the first one ended
-    with pytest.raises(ConfigurationError, match="holds runs of 6 steps"):
-        train_run(recipe, data, out, say=lambda _: None, steps=8)
-
-
 def test_a_run_that_goes_on_loses_what_is_of_fewer_steps(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

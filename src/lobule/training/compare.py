@@ -247,8 +247,7 @@ def _line(row: _Row, seeds: int) -> str:
         runs += f": {row.missing}"
     if row.runs:
         assert row.frames_per_second is not None
-        fitted = row.recipe.loop.runs
-        runs, steps = f"{row.runs} of {seeds}", f"{fitted} × {row.steps}" if fitted > 1 else str(row.steps)
+        runs, steps = f"{row.runs} of {seeds}", str(row.steps)
         figures_of = [row.train_losses, row.valid_losses, *(row.scores[measure] for measure in _MEASURES)]
         own = [f"{median(values):.3f}" if values else "" for values in figures_of]
         own.append(f"{row.frames_per_second:.2f}")

@@ -31,7 +31,6 @@ __all__ = [
     "read_curve",
     "read_state",
     "seeded",
-    "write_curve",
 ]
 
 Batch = tuple[torch.Tensor, ...]
@@ -211,10 +210,6 @@ def check_settings(settings: LoopSettings, devices: Devices, *, selects: bool) -
         raise ConfigurationError("--devices", devices.count, f"there are {torch.cuda.device_count()}")
     if settings.batch % devices.count:
         raise ConfigurationError("--devices", devices.count, f"it must divide the batch of {settings.batch}")
-    if settings.runs > 1 and devices.count > 1:
-        raise ConfigurationError(
-            "--devices", devices.count, f"a recipe of {settings.runs} runs trains on one device"
-        )
     return kind
 
 
@@ -397,7 +392,7 @@ class _Progress:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # before the checkpoint: of a curve that goes on beyond it, the rest is dropped when the run resumes
-            write_curve(self._folder, self.curve)
+            _write_curve(self._folder, self.curve)
             torch.save(state, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
         except OSError as error:
@@ -417,7 +412,7 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return held
 
 
-def write_curve(folder: Path, curve: Sequence[CurvePoint]) -> None:
+def _write_curve(folder: Path, curve: Sequence[CurvePoint]) -> None:
     """Writes a run's curve, whole. Raises ResultWriteError."""
     path = folder / "curve.csv"
     try:

@@ -76,9 +76,6 @@ class LoopSettings(_Strict):
     """Arithmetic of the convolutions while training; weights and exported graphs are float32."""
     early_stop: EarlyStop | None = None
     """None: the last step's weights are kept; else those of the lowest loss on the selection part."""
-    runs: Count = 1
-    """So many times the network is fitted from the same start, each time on other batches; the mean of the runs'
-    weights is kept (Wortsman et al. 2022)."""
 
 
 class AugmentSettings(_Strict):

@@ -15,7 +15,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,11 @@ from lobule.models.zoo import load_model, shipped_models
 from lobule.training.cards import write_card
 from lobule.training.loop import (
     AUTO,
-    CurvePoint,
     Devices,
-    Draw,
     check_settings,
     fit,
     is_first_process,
-    read_curve,
     read_state,
-    write_curve,
 )
 from lobule.training.nuclei import NucleiTask
 from lobule.training.recipe import NucleiRecipe, Recipe, read_recipe
@@ -180,7 +175,19 @@ def train_run(
         for line in notes:
             say(line)
     began = time.monotonic()
-    network = _fitted(task, out, total, chosen, check, devices, say)
+    torch.manual_seed(chosen)
+    network = fit(
+        task.network(),
+        task.source(),
+        task.loss,
+        task.loop,
+        folder=out,
+        seed=chosen,
+        say=say,
+        steps=total,
+        check=check,
+        devices=devices,
+    )
     _save_weights(out / "weights.pt", network)
     choosing = "choosing thresholds on the selection part" if check else "no selection part: usual thresholds"
     say(f"trained in {(time.monotonic() - began) / 60:.1f} min; {choosing}")
@@ -188,64 +195,6 @@ def train_run(
     done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields)
     _write_run(done, notes)
     return done
-
-
-def _fitted(
-    task: Task,
-    out: Path,
-    steps: int,
-    seed: int,
-    check: Callable[[nn.Module], float] | None,
-    devices: Devices,
-    say: Say,
-) -> nn.Module:
-    """The trained network: of one run, whose files lie in ``out``, or the mean of several, each in a folder there."""
-    runs, draw = task.loop.runs, task.source()
-    networks = []
-    for number in range(runs):
-        folder = out if runs == 1 else out / f"run-{number + 1}"
-        if runs > 1:
-            say(f"run {number + 1} of {runs}")
-        torch.manual_seed(seed)
-        # where the run before ended: other batches than any other run's
-        first = number * steps * task.loop.accumulate
-        networks.append(
-            fit(
-                task.network(),
-                partial(_drawn_from, draw, first),
-                task.loss,
-                task.loop,
-                folder=folder,
-                seed=seed,
-                say=say,
-                steps=steps,
-                check=check,
-                devices=devices,
-            )
-        )
-    if runs > 1:
-        points = [
-            CurvePoint(number * steps + point.step, point.loss, point.checked)
-            for number in range(runs)
-            for point in read_curve(out / f"run-{number + 1}")
-        ]
-        write_curve(out, points)
-    return _mean(networks)
-
-
-def _drawn_from(draw: Draw, first: int, index: int, count: int) -> tuple[torch.Tensor, ...]:
-    return draw(first + index, count)
-
-
-def _mean(networks: Sequence[nn.Module]) -> nn.Module:
-    """The first network with the mean of all their weights and statistics."""
-    states = [network.state_dict() for network in networks]
-    mean = {
-        key: torch.stack([state[key] for state in states]).mean(0) if value.dtype.is_floating_point else value
-        for key, value in states[0].items()
-    }
-    networks[0].load_state_dict(mean)
-    return networks[0]
 
 
 def recipe_seed(recipe: Recipe) -> int:
@@ -281,9 +230,8 @@ def _claim(path: Path, run: Run) -> Run | None:
     before = open_run(out) if (out / "run.json").is_file() else None
     if before is not None and before.seed != run.seed:
         raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
-    checkpoints = sorted(out.rglob("checkpoint.pt"))
-    if before is not None and checkpoints:
-        _check_that_it_goes_on(before, run, checkpoints)
+    if before is not None and (out / "checkpoint.pt").is_file():
+        _check_that_it_goes_on(before, run)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -292,7 +240,7 @@ def _claim(path: Path, run: Run) -> Run | None:
     return before
 
 
-def _check_that_it_goes_on(before: Run, run: Run, checkpoints: Sequence[Path]) -> None:
+def _check_that_it_goes_on(before: Run, run: Run) -> None:
     """Raises ConfigurationError where a run that has begun cannot be gone on with as is asked."""
     assert run.fields is not None
     if before.fields is not None:
@@ -303,13 +251,7 @@ def _check_that_it_goes_on(before: Run, run: Run, checkpoints: Sequence[Path]) -
             )
     if before.steps == run.steps:
         return
-    loop = getattr(run.recipe, "loop", None)
-    if loop is not None and loop.runs > 1:
-        # which batches the second run sees depends on where the first one ended
-        raise ConfigurationError(
-            "--steps", run.steps, f"{run.folder} holds runs of {before.steps} steps; name another folder"
-        )
-    done = max(int(read_state(path).get("step", 0)) for path in checkpoints)
+    done = int(read_state(run.folder / "checkpoint.pt").get("step", 0))
     if done > run.steps:
         raise ConfigurationError(
             "--steps", run.steps, f"{run.folder} holds a run of {done} steps; name another folder"
