@@ -105,22 +105,9 @@ def _sentence(text: str) -> str:
     return text if named else f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
-_TUMOR_LABELS = (
-    ("tumor_area", "Tumor region, area", "mm²"),
-    ("tumor_regions", "Tumor regions", ""),
-    ("tumor_share", "Tumor region, relative to the tissue area", ""),
-)
-
-
 def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -> list[Measurement]:
     """Area and share of the tumor region, with what a shifted threshold would give."""
     patch_threshold = model.card.thresholds["patch"]
-    if not tumor.tiles:
-        how = "no tile held enough tissue to be judged"
-        return [
-            Measurement(stage="tumor", name=name, label=label, value=None, unit=unit, how=how)
-            for name, label, unit in _TUMOR_LABELS
-        ]
     area = sum(region.area_mm2 for region in tumor.regions)
     cells_mm2 = cell_areas_mm2(tumor.decided_on)
 
@@ -139,17 +126,14 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
     least, most = min(area, area_at(strict)), max(area, area_at(lax))
     tissue_mm2 = np.count_nonzero(seen.tissue.mask) * seen.frame.mpp.pixel_area_um2 / 1e6
     swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
-    (area_name, area_label, area_unit), (count_name, count_label, _), (share_name, share_label, _) = (
-        _TUMOR_LABELS
-    )
     judged = np.isfinite(tumor.heatmap.values)
     rows = [
         Measurement(
             stage="tumor",
-            name=area_name,
-            label=area_label,
+            name="tumor_area",
+            label="Tumor region, area",
             value=_rounded(area),
-            unit=area_unit,
+            unit="mm²",
             low=_rounded(least),
             high=_rounded(most),
             bounds="other thresholds",
@@ -157,8 +141,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
         ),
         Measurement(
             stage="tumor",
-            name=count_name,
-            label=count_label,
+            name="tumor_regions",
+            label="Tumor regions",
             value=len(tumor.regions),
             unit="",
             how=f"connected parts of at least {least_region_mm2(tumor.frame):.2g} mm²",
@@ -168,8 +152,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
         rows.append(
             Measurement(
                 stage="tumor",
-                name=share_name,
-                label=share_label,
+                name="tumor_share",
+                label="Tumor region, relative to the tissue area",
                 value=_rounded(area / tissue_mm2),
                 unit="",
                 low=_rounded(least / tissue_mm2),
@@ -178,6 +162,11 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
                 how=f"{swing}; a region may enclose glass, so the ratio may exceed 1",
             )
         )
+    if not tumor.tiles:
+        # that nothing was judged is not that nothing was found
+        nothing = {"value": None, "low": None, "high": None, "bounds": None}
+        why = "no tile held enough tissue to be judged"
+        return [row.model_copy(update={**nothing, "how": why}) for row in rows]
     if judged.any():
         rows.append(
             Measurement(

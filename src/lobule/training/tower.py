@@ -75,19 +75,14 @@ class Run:
             return
         trained, chose = (set(self.fields[part].values()) for part in ("training", "selection"))
         found = [
-            f"{name}: it {'trained' if digest in trained else 'chose the thresholds of'} this run and is in its "
-            f"{part} part now"
+            f"{name}: it {'trained' if digest in trained else 'chose the thresholds of'} {self.folder} and is in "
+            f"its {part} part now"
             for part, fields in task.fields().items()
             if part != "training"
             for name, digest in fields.items()
             if digest in trained or (part == "test" and digest in chose)
         ]
-        if found:
-            raise LeakageError(
-                f"{self.folder}: {found[0]}{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}; "
-                "score it on the data that it was trained with",
-                found,
-            )
+        _refuse(found, "score it on the data that it was trained with")
 
     def task(self, data: Path) -> Task:
         """The family's task on these data."""
@@ -109,6 +104,13 @@ class Run:
                 weights, "it belongs to another network than that of the run's recipe.toml"
             ) from error
         return network.eval()
+
+
+def _refuse(found: Sequence[str], advice: str) -> None:
+    """Raises LeakageError where there is anything in ``found``."""
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise LeakageError(f"{found[0]}{more}; {advice}", list(found))
 
 
 def open_run(folder: Path) -> Run:
@@ -349,12 +351,7 @@ def _check_unseen(card: Card, task: Task, part: Part) -> None:
         for name, digest in task.fields()[part].items()
         if used.get(digest) in refused
     ]
-    if found:
-        raise LeakageError(
-            f"{found[0]}{f' (and {len(found) - 1} more)' if len(found) > 1 else ''}; "
-            "name the recipe by which the model was trained",
-            found,
-        )
+    _refuse(found, "name the recipe by which the model was trained")
 
 
 def _markdown(moved: Sequence[Moved]) -> str:
