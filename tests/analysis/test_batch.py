@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from painted_slides import paint, write_slide
 
-from lobule.analysis import batch
+from lobule.analysis import batch, checking
 from lobule.analysis.batch import Outcome, analyze_slides, slide_ids
 from lobule.analysis.checking import check_slides
 from lobule.analysis.options import Options
@@ -443,6 +443,25 @@ def test_a_slide_that_the_table_of_mpp_lacks_is_told_so(models: Path, tmp_path: 
     assert said in outcome.reason
     (checked,) = check_slides([tmp_path / "field.png"], options, table)
     assert said in checked.problems[0]
+
+
+def test_check_counts_a_thorough_look_at_nuclei_eight_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    Image.fromarray(paint((600, 500), [(100, 100, 400, 400)], margin=20)).save(tmp_path / "field.png")
+    monkeypatch.setattr(
+        checking, "measure_costs", lambda models, runtime: checking.Costs({"nuclei": 10.0}, {})
+    )
+    monkeypatch.setattr(checking, "_read_seconds", lambda slide, box, frame: 0.0)
+
+    def seconds(thorough: bool) -> float:
+        options = Options(only=("nuclei",), thorough=thorough, workers=1)
+        (checked,) = check_slides([tmp_path / "field.png"], options, Mpp(0.25, 0.25))
+        return checked.seconds
+
+    assert seconds(thorough=True) - seconds(thorough=False) == pytest.approx(7 * 10.0)
 
 
 def test_the_report_says_that_memory_and_bytes_read_are_the_process_s(

@@ -10,6 +10,7 @@ from lobule.findings.nuclei import Nuclei
 from lobule.geometry import Mpp, WorkingFrame
 from lobule.models.card import Card, read_card
 from lobule.models.zoo import shipped_models
+from lobule.strict import changed
 from lobule.tiles import TileGrid
 
 SIZE = (2100, 1000)
@@ -56,7 +57,7 @@ def field() -> tuple[np.ndarray, np.ndarray]:
 
 def shipped_card(thresholds: dict[str, float]) -> Card:
     card = read_card(shipped_models()["nuclei-breast-lite0"] / "card.json")
-    return card.model_copy(update={"thresholds": {"mask": 0.5, "min_area_um2": 3.0, **thresholds}})
+    return changed(card, thresholds={"mask": 0.5, "min_area_um2": 3.0, **thresholds})
 
 
 def in_tiles(

@@ -33,6 +33,7 @@ from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
 from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, draw, write_report
 from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR
+from lobule.strict import changed, from_values
 
 SIZE = (4000, 3000)
 MPP = Mpp(0.5, 0.5)
@@ -80,7 +81,7 @@ def make_card(**changes: Any) -> Card:
         "limits": ["one scanner"],
         "made_by": "seed 0",
     }
-    return Card.model_validate({**content, **changes})
+    return from_values({**content, **changes}, Card)
 
 
 def make_measurement(name: str, value: float | int | None, unit: str = "", **changes: Any) -> Measurement:
@@ -289,7 +290,7 @@ def test_the_notice_is_the_first_thing_said_and_repeated_at_the_end(tmp_path: Pa
 
 def test_every_text_from_outside_is_escaped(tmp_path: Path) -> None:
     findings = make_findings()
-    slide = findings.slide.model_copy(update={"id": NASTY, "file": NASTY, "format": NASTY})
+    slide = changed(findings.slide, id=NASTY, file=NASTY, format=NASTY)
     findings = make_findings(
         slide=slide,
         options={NASTY: NASTY},
@@ -305,7 +306,7 @@ def test_every_text_from_outside_is_escaped(tmp_path: Path) -> None:
 
 
 def test_a_file_name_that_is_not_utf8_does_not_lose_the_report(tmp_path: Path) -> None:
-    slide = make_findings().slide.model_copy(update={"id": "sl\udce9"})
+    slide = changed(make_findings().slide, id="sl\udce9")
     page = report(tmp_path, make_findings(slide=slide), make_evidence())
     assert "sl\\udce9" in page.text
 

@@ -12,6 +12,7 @@ from drawn_models import darkness_model, redness_model
 from lobule.models.zoo import Model, load_model, select_models
 from lobule.runtimes import Runtime, compiled, open_runtime
 from lobule.runtimes.openvino_runtime import OpenVinoRuntime
+from lobule.strict import changed
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +76,7 @@ def test_what_differs_is_compiled_for_itself(tmp_path: Path, folder: Path, compi
     _open(load_model(darkness_model(tmp_path / "n")), "segment")
     graph = model.card.graph("patch")
     assert graph is not None
-    other = graph.model_copy(update={"color_order": "BGR" if graph.color_order == "RGB" else "RGB"})
+    other = changed(graph, color_order="BGR" if graph.color_order == "RGB" else "RGB")
     swapped = open_runtime("openvino", model.name, model.file(graph), other, workers=1)
     assert _red_share(swapped) != pytest.approx(0.75, abs=1e-3)
     assert len(compilations) == len(list(folder.glob("*.network"))) == 4

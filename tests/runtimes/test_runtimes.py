@@ -20,6 +20,7 @@ from lobule.models.card import Graph, LowerPrecision
 from lobule.models.zoo import Model, load_model, select_models
 from lobule.runtimes import Runtime, choose_precision, choose_runtime, computes_in, open_runtime
 from lobule.runtimes import runtime as runtime_module
+from lobule.strict import changed
 
 KINDS = ["onnxruntime", "openvino"]
 
@@ -255,7 +256,7 @@ def _proven(**speedups: float) -> Graph:
     graph = select_models()["nuclei"].card.graph("segment")
     assert graph is not None
     proofs = tuple(_proof(precision, speedup) for precision, speedup in speedups.items())
-    return graph.model_copy(update={"lower_precisions": proofs})
+    return changed(graph, lower_precisions=proofs)
 
 
 HASWELL, CASCADE_LAKE = {"avx2"}, {"avx2", "avx512f", "avx512_vnni"}

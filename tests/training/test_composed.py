@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lobule.strict import changed
 from lobule.training.bach import FieldImage
 from lobule.training.composed import (
     Frame,
@@ -20,9 +21,7 @@ from lobule.training.recipe import TumorRecipe, read_recipe
 
 RECIPE = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / "tumor-breast-lite0.toml")
 assert isinstance(RECIPE, TumorRecipe)
-SMALL = RECIPE.refine.compose.model_copy(
-    update={"side_mm": (0.6, 1.5), "field_share": 0.0, "no_tumor_share": 0.1}
-)
+SMALL = changed(RECIPE.refine.compose, side_mm=(0.6, 1.5), field_share=0.0, no_tumor_share=0.1)
 
 
 def draw_fields() -> list[FieldImage]:
@@ -59,7 +58,7 @@ def test_tumor_is_where_the_mask_says() -> None:
 
 
 def test_a_single_field_is_a_slide_too() -> None:
-    settings = SMALL.model_copy(update={"field_share": 1.0})
+    settings = changed(SMALL, field_share=1.0)
     slide, tumor = compose_slide(draw_fields(), settings, np.random.default_rng(1))
     assert tumor.all() or not tumor.any()
     assert slide.shape[0] <= 320 and slide.shape[1] <= 320
@@ -81,15 +80,15 @@ def test_a_frame_keeps_the_aspect_and_zero_where_no_tile_was_looked_at() -> None
 
 
 def test_frames_are_kept_and_a_cut_off_one_is_made_again(tmp_path: Path) -> None:
-    refine = RECIPE.refine.model_copy(update={"compose": SMALL})
-    recipe = RECIPE.model_copy(update={"refine": refine})
+    refine = changed(RECIPE.refine, compose=SMALL)
+    recipe = changed(RECIPE, refine=refine)
     made = compose_frames(recipe, draw_fields(), classify, 2, 5, tmp_path)
     (tmp_path / "001.npz").write_bytes((tmp_path / "001.npz").read_bytes()[:100])
     again = compose_frames(recipe, draw_fields(), classify, 2, 5, tmp_path)
     for one, two in zip(made, again, strict=True):
         np.testing.assert_array_equal(one.pixels, two.pixels)
         np.testing.assert_array_equal(one.heatmap, two.heatmap)
-    settings = refine.model_copy(update={"crop_px": 128})
+    settings = changed(refine, crop_px=128)
     source = FrameSource(made, settings)
     pixels, heat, truth = source.draw(np.random.default_rng(0), 12)
     assert pixels.shape == (12, 128, 128, 3) and heat.shape == (12, 128, 128, 1)
@@ -98,8 +97,8 @@ def test_frames_are_kept_and_a_cut_off_one_is_made_again(tmp_path: Path) -> None
 
 
 def test_frames_of_another_classifier_seed_or_field_are_made_anew(tmp_path: Path) -> None:
-    refine = RECIPE.refine.model_copy(update={"compose": SMALL})
-    recipe = RECIPE.model_copy(update={"refine": refine})
+    refine = changed(RECIPE.refine, compose=SMALL)
+    recipe = changed(RECIPE, refine=refine)
 
     def never(tiles: np.ndarray) -> np.ndarray:
         return np.zeros(len(tiles), np.float32)

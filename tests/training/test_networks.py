@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
 from lobule.errors import ConfigurationError, ModelOutputError, WeightsNotFoundError  # noqa: E402
+from lobule.strict import changed  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import KASTURI_2022  # noqa: E402
 from lobule.training.export import PatchGraph, RefineGraph, SegmentGraph, export_graph  # noqa: E402
@@ -75,7 +76,7 @@ def _one_thread():
 
 @pytest.mark.parametrize("recipe", TUMOR, ids=lambda recipe: recipe.name)
 def test_the_tile_classifier_learns_eight_tiles(recipe: TumorRecipe) -> None:
-    network = build_patch(recipe.patch.model_copy(update={"pretrained": False, "dropout": 0.0}))
+    network = build_patch(changed(recipe.patch, pretrained=False, dropout=0.0))
     tiles, disks = eight_tiles(64)
     labels = disks.flatten(1).any(1).long()
     first, last = learn(network, lambda n: torch.nn.functional.cross_entropy(n(tiles), labels), rounds=20)
@@ -100,7 +101,7 @@ def test_the_refining_network_learns_eight_tiles(recipe: TumorRecipe) -> None:
     ids=lambda recipe: recipe.network.name,
 )
 def test_the_nuclei_network_learns_eight_tiles(recipe: NucleiRecipe) -> None:
-    network = build_nuclei(recipe.network.model_copy(update={"weights": "none"}), Path())
+    network = build_nuclei(changed(recipe.network, weights="none"), Path())
     tiles, disks = eight_tiles(32)
     targets = torch.stack([disks, disks * 0.5], 1)[:, : recipe.network.maps]
     weight = recipe.network.distance_weight
@@ -161,7 +162,7 @@ def test_the_graphs_compute_what_torch_computes_at_any_size(tmp_path: Path) -> N
     def pixels(*shape: int) -> dict[str, np.ndarray]:
         return {"pixels": rng.integers(0, 256, shape, dtype=np.uint8)}
 
-    patch = build_patch(TUMOR[0].patch.model_copy(update={"pretrained": False}))
+    patch = build_patch(changed(TUMOR[0].patch, pretrained=False))
     samples = [pixels(2, 256, 256, 3), pixels(3, 256, 256, 3)]
     worst = export_graph(
         PatchGraph(patch),
@@ -172,7 +173,7 @@ def test_the_graphs_compute_what_torch_computes_at_any_size(tmp_path: Path) -> N
     )
     assert worst < 1e-3
     lite = next(recipe.network for recipe in NUCLEI if recipe.network.name == "lite0")
-    segment = build_nuclei(lite.model_copy(update={"weights": "none"}), Path())
+    segment = build_nuclei(changed(lite, weights="none"), Path())
     samples = [pixels(2, 64, 96, 3), pixels(1, 160, 32, 3)]
     axes = {"pixels": {0: "n", 1: "h", 2: "w"}}
     worst = export_graph(
@@ -183,7 +184,7 @@ def test_the_graphs_compute_what_torch_computes_at_any_size(tmp_path: Path) -> N
 
 def test_a_graph_that_differs_is_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "largest_difference", lambda *_: 0.01)
-    network = build_refine(TUMOR[0].refine.model_copy(update={"filters": (2, 2)}))
+    network = build_refine(changed(TUMOR[0].refine, filters=(2, 2)))
     sample = {
         "pixels": np.zeros((1, 16, 16, 3), np.uint8),
         "heatmap": np.zeros((1, 16, 16, 1), np.float32),
@@ -221,7 +222,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
             return tiles[at], disks[at]
 
         torch.manual_seed(3)
-        network = build_refine(TUMOR[0].refine.model_copy(update={"filters": (4, 4, 4)}))
+        network = build_refine(changed(TUMOR[0].refine, filters=(4, 4, 4)))
         fit(
             network,
             seeded(draw, 3),
@@ -262,7 +263,7 @@ def fit_line(folder: Path, check=None, **changes) -> tuple[torch.nn.Linear, list
         network,
         draw,
         lambda n, batch: ((n(batch[0]) - batch[1]) ** 2).mean(),
-        LOOP.model_copy(update={"warmup_steps": 0, "average_decay": 0.0, "schedule": "constant"} | changes),
+        changed(LOOP, **{"warmup_steps": 0, "average_decay": 0.0, "schedule": "constant"} | changes),
         folder=folder,
         seed=0,
         say=told.append,

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from lobule.errors import ConfigurationError
+from lobule.strict import changed
 from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, distance_within, whole_field
 from lobule.training.nuclei_sets import NucleiField
 from lobule.training.recipe import CropSettings, NucleiRecipe, read_recipe
 
 RECIPE = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / "nuclei-breast-lite0.toml")
 assert isinstance(RECIPE, NucleiRecipe) and isinstance(RECIPE.images, CropSettings)
-CROPS = RECIPE.images.model_copy(update={"crop_px": 96, "empty_share": 0.0})
+CROPS = changed(RECIPE.images, crop_px=96, empty_share=0.0)
 
 
 def draw_field(name: str = "tnbc/01_1", shade: int = 230) -> NucleiField:
@@ -46,7 +47,7 @@ def test_distances_equal_the_slow_ones_and_peak_at_one_in_every_nucleus() -> Non
 @pytest.mark.parametrize("maps", [1, 2])
 @pytest.mark.parametrize("stronger", [{}, {"elastic_px": 4.0, "macenko": 0.2}], ids=["plain", "stronger"])
 def test_crops_and_targets_lie_on_each_other_and_repeat(maps: int, stronger: dict[str, float]) -> None:
-    source = CropSource([draw_field()], CROPS.model_copy(update=stronger), maps)
+    source = CropSource([draw_field()], changed(CROPS, **stronger), maps)
     crops, targets = source.draw(np.random.default_rng(2), 8)
     assert crops.shape == (8, 96, 96, 3) and targets.shape == (8, maps, 96, 96)
     assert targets.dtype == np.float32 and targets.min() >= 0 and targets.max() <= 1

@@ -48,6 +48,19 @@ def test_there_is_a_recipe_of_each_family() -> None:
         ("nuclei-breast-lite0", "seed = 20", "seed = -1", "seed"),
         ("nuclei-breast-lite0", 'sets = ["monuseg", "tnbc"]', 'sets = ["tnbc", "tnbc"]', "twice"),
         ("nuclei-breast-lite0", 'weights = "imagenet"', 'weights = "mine.pth"', "not from a file"),
+        (
+            "nuclei-breast-lite0",
+            "scale = [0.7, 1.4]",
+            "scale = [0.7, inf]",
+            r"images\.augment\.scale\.1: .*finite",
+        ),
+        ("nuclei-tnbc-lite0", "seed = 20", "seed = 20\nthresholds = { mask = 0.5 }", "state one of both"),
+        (
+            "nuclei-modified-unet",
+            "seed = 1",
+            "seed = 1\nthresholds = { mask = 0.5, depth = 0.2, min_area_um2 = 3.0 }",
+            "mask, split_um, min_area_um2",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_training_and_the_key_is_named(

@@ -11,6 +11,7 @@ import pytest
 import lobule
 from lobule.evaluation.pixels import MaskCounts
 from lobule.models.card import Score, read_card
+from lobule.strict import changed
 from lobule.training.augment import pale_tile
 from lobule.training.bach import FieldImage
 from lobule.training.cards import screen_graph, screened_card
@@ -30,12 +31,11 @@ from lobule.training.screen_tiles import draw_texture, halve, make_tiles, princi
 RECIPE = read_recipe(Path(__file__).resolve().parents[2] / "recipes" / "tumor-breast-lite0-screen.toml")
 assert isinstance(RECIPE, ScreenRecipe)
 ZOO = Path(lobule.__file__).parent / "zoo" / "tumor-breast-lite0"
-SMALL = RECIPE.model_copy(
-    update={
-        "slides": 3,
-        "mix": RECIPE.mix.model_copy(update={"shards": 2, "shard": 16, "phantom": 0.0}),
-        "compose": RECIPE.compose.model_copy(update={"side_mm": (1.0, 2.0), "field_share": 0.0}),
-    }
+SMALL = changed(
+    RECIPE,
+    slides=3,
+    mix=changed(RECIPE.mix, shards=2, shard=16, phantom=0.0),
+    compose=changed(RECIPE.compose, side_mm=(1.0, 2.0), field_share=0.0),
 )
 THRESHOLDS = {"patch": 0.4, "refine": 0.5}
 

@@ -22,6 +22,7 @@ from lobule.findings.schema import Findings
 from lobule.geometry import Mpp
 from lobule.progress import Reporter
 from lobule.provenance import slide_identity
+from lobule.strict import from_json
 
 __all__ = ["Outcome", "analyze_slides", "slide_ids"]
 
@@ -193,7 +194,7 @@ def _attempt(
                 ):
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
-            findings = Findings.model_validate_json((folder / FINDINGS).read_bytes())
+            findings = from_json((folder / FINDINGS).read_bytes(), Findings)
             _say_what_went(folder, earlier, findings, reporter)
         return Outcome(path, slide_id, "done", "", "", folder, findings)
     except LobuleError as error:

@@ -16,6 +16,7 @@ from lobule.analysis.networks import precision_of
 from lobule.analysis.options import Options
 from lobule.analysis.stages import TissueOutcome, grid_over, look_at_slide, look_for_tissue, too_coarse
 from lobule.errors import LobuleError
+from lobule.families.nuclei import SIDES
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.zoo import Model, select_models
 from lobule.provenance import slide_identity
@@ -162,8 +163,10 @@ def _estimate(
         if family == "nuclei":
             count = min(count, options.nuclei_tiles or count)
             disk += count * 60_000
+        looks = SIDES if family == "nuclei" and options.thorough else 1
         seconds += count * (
-            costs.seconds[family] + _read_seconds(slide, grid.read(int(tiles[len(tiles) // 2])), frame)
+            looks * costs.seconds[family]
+            + _read_seconds(slide, grid.read(int(tiles[len(tiles) // 2])), frame)
         )
     workers = options.worker_count
     return Checked(

@@ -28,6 +28,7 @@ from lobule.report import (
     write_report,
 )
 from lobule.slides import read_region
+from lobule.strict import values_of
 from lobule.whole_file import whole_file
 
 __all__ = ["write_result"]
@@ -73,7 +74,7 @@ def write_result(result: Result, folder: Path) -> Path:
     findings = result.findings([output_file(folder / name) for name in files])
     with result.clock.stage("report"), writing(folder):
         write_report(folder / "report.html", findings, drawn)
-        text = json.dumps(findings.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(values_of(findings), indent=1, ensure_ascii=False, allow_nan=False)
         with whole_file(folder / FINDINGS) as stream:
             stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
     return folder

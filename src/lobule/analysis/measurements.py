@@ -16,6 +16,7 @@ from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model
+from lobule.strict import changed
 from lobule.tiles import tile_shares
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
         # that nothing was judged is not that nothing was found
         nothing = {"value": None, "low": None, "high": None, "bounds": None}
         why = "no tile held enough tissue to be judged"
-        return [row.model_copy(update={**nothing, "how": why}) for row in rows]
+        return [changed(row, **nothing, how=why) for row in rows]
     if judged.any():
         rows.append(
             Measurement(

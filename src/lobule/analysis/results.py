@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lobule.errors import ResultWriteError
 from lobule.findings.schema import Findings, OutputFile
+from lobule.strict import from_json
 
 __all__ = ["FINDINGS", "are_whole", "output_file", "results_in", "writing"]
 
@@ -39,7 +40,7 @@ def writing(path: Path) -> Iterator[None]:
 def results_in(folder: Path) -> Findings | None:
     """The findings of the results in ``folder``; None where there are none that can be read."""
     try:
-        return Findings.model_validate_json((folder / FINDINGS).read_bytes())
+        return from_json((folder / FINDINGS).read_bytes(), Findings)
     except (OSError, ValueError):
         return None
 

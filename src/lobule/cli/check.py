@@ -15,6 +15,7 @@ __all__ = ["check"]
 @click.option(
     "--nuclei", default="64", show_default=True, help="Nuclei tiles that will be looked at, or 'all'."
 )
+@click.option("--thorough", is_flag=True, help="As the run will be.")
 @click.option("--workers", type=int, help="Threads that will be used.")
 def check(
     slides: tuple[str, ...],
@@ -22,6 +23,7 @@ def check(
     mpp: str | None,
     only: str | None,
     nuclei: str,
+    thorough: bool,
     workers: int | None,
 ) -> int:
     """Look at SLIDES before a long run, seconds each: what is wrong, and what the run will take here.
@@ -36,6 +38,7 @@ def check(
         only=STAGES if only is None else tuple(part.strip() for part in only.split(",") if part.strip()),
         models=models,
         nuclei_tiles=parse_nuclei(nuclei),
+        thorough=thorough,
         workers=workers,
     )
     results = check_slides(existing_slides(slides), options, parse_mpp(mpp))

@@ -26,6 +26,7 @@ from lobule.export.packed import Packed
 from lobule.findings.maps import TumorRegion
 from lobule.findings.nuclei import MEASURES, Nuclei
 from lobule.findings.schema import Frame
+from lobule.strict import values_of
 from lobule.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _json(value: object) -> str:
 
 
 def _head(frame: Frame, slide_id: str) -> str:
-    about = {"notice": _NOTICE, "frame": frame.model_dump(mode="json"), "slide": slide_id}
+    about = {"notice": _NOTICE, "frame": values_of(frame), "slide": slide_id}
     return f'{{"type":"FeatureCollection","lobule":{_json(about)},"features":['
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.errors import CardError, ModelOutputError
+from lobule.errors import ModelOutputError
 from lobule.families.chromatin import co_occurrence
 from lobule.families.instances import Splitting, split_near
 from lobule.families.outlines import after, before, outer_outlines, smoothed
@@ -23,6 +23,7 @@ from lobule.slides.slide import RgbImage
 
 __all__ = [
     "OUTLINE_TOLERANCE_PX",
+    "SIDES",
     "decode_tile",
     "describe_instances",
     "from_all_sides",
@@ -32,6 +33,8 @@ __all__ = [
 
 OUTLINE_TOLERANCE_PX = 0.15
 """How far, in working pixels, an outline's kept vertices may pass by the others: 0.04 µm at 0.25 µm a pixel."""
+SIDES = 8
+"""Positions of an image: four turns, each as it is and mirrored."""
 
 
 def from_all_sides(look: Callable[[RgbImage], NDArray[np.generic]], pixels: RgbImage) -> NDArray[np.float32]:
@@ -48,7 +51,7 @@ def from_all_sides(look: Callable[[RgbImage], NDArray[np.generic]], pixels: RgbI
             back = np.rot90(maps[..., ::-1] if mirrored else maps, -turns, axes=(-2, -1))
             total = back.astype(np.float32) if total is None else total + back
     assert total is not None
-    mean: NDArray[np.float32] = np.divide(total, 8, dtype=np.float32)
+    mean: NDArray[np.float32] = np.divide(total, SIDES, dtype=np.float32)
     return mean
 
 
@@ -61,7 +64,7 @@ def decode_tile(
     ``pixels`` (h, w, 3) uint8; ``read`` and ``kept`` are the tile's boxes in the working frame. The card's
     thresholds choose how touching nuclei are told apart (`Splitting.of`); ``min_area_um2`` is the least area. What
     the maps hold beyond the slide is left out.
-    Raises CardError where they choose nothing, ModelOutputError where the maps do not fit.
+    Raises ModelOutputError where the maps do not fit.
     """
     splitting, min_area_um2 = splitting_of(card)
     # a number that is not finite shows in the least or the largest, NaN in both
@@ -101,13 +104,8 @@ def decode_tile(
 
 
 def splitting_of(card: Card) -> tuple[Splitting, float]:
-    """How the card's thresholds tell nuclei apart, and the least area in µm². Raises CardError."""
-    try:
-        return Splitting.of(card.thresholds), card.thresholds["min_area_um2"]
-    except ValueError as error:
-        raise CardError(card.name, f"card.json: {error}") from error
-    except KeyError as error:
-        raise CardError(card.name, f"card.json: thresholds need {error}") from error
+    """How the thresholds of a nuclei model tell nuclei apart, and the least area in µm²."""
+    return Splitting.of(card.thresholds), card.thresholds["min_area_um2"]
 
 
 def describe_instances(

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
+from msgspec import Meta
+
+from lobule.strict import Strict
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -31,11 +34,7 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Frame(_Strict):
+class Frame(Strict, frozen=True, kw_only=True):
     """Where coordinates lie. Level-0 pixels, x to the right, y down, pixel areas half open.
 
     ``geojson_offset_px`` was *subtracted* from level-0 coordinates in the GeoJSON files: QuPath crops a slide
@@ -51,7 +50,7 @@ class Frame(_Strict):
     geojson_offset_px: tuple[int, int]
 
 
-class SlideFinding(_Strict):
+class SlideFinding(Strict, frozen=True, kw_only=True):
     """The slide as it was read."""
 
     id: str
@@ -70,7 +69,7 @@ class SlideFinding(_Strict):
     has_icc_profile: bool
 
 
-class ModelUse(_Strict):
+class ModelUse(Strict, frozen=True, kw_only=True):
     """One model that was used."""
 
     name: str
@@ -82,7 +81,7 @@ class ModelUse(_Strict):
     intended_use: str
 
 
-class Stage(_Strict):
+class Stage(Strict, frozen=True, kw_only=True):
     """What became of one stage. A stage without a model is ``skipped`` with its reason, never made up."""
 
     name: Literal["tissue", "tumor", "nuclei", "metastasis", "field", "grading"]
@@ -98,11 +97,11 @@ class Stage(_Strict):
 Bounds = Literal["95 % interval", "quartiles", "other thresholds"]
 
 
-class Measurement(_Strict):
+class Measurement(Strict, frozen=True, kw_only=True):
     """One number. ``low``/``high`` bound it; ``how`` says what the bounds mean and how it was got."""
 
     stage: str
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*$")]
     label: str
     value: float | int | None
     unit: str
@@ -113,7 +112,7 @@ class Measurement(_Strict):
     how: str | None = None
 
 
-class RegionFinding(_Strict):
+class RegionFinding(Strict, frozen=True, kw_only=True):
     """One tumor region; ``id`` is the feature's id in regions.geojson."""
 
     id: str
@@ -127,14 +126,14 @@ class RegionFinding(_Strict):
     """x, y, width, height, level-0."""
 
 
-class Notice(_Strict):
+class Notice(Strict, frozen=True, kw_only=True):
     """A warning that a user can act on."""
 
-    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    code: Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]*$")]
     message: str
 
 
-class OutputFile(_Strict):
+class OutputFile(Strict, frozen=True, kw_only=True):
     """A file written beside findings.json."""
 
     name: str
@@ -142,7 +141,7 @@ class OutputFile(_Strict):
     sha256: str
 
 
-class StageSeconds(_Strict):
+class StageSeconds(Strict, frozen=True, kw_only=True):
     """Where the time of a stage went; sub-stages are summed over threads, so they may exceed the total."""
 
     stage: str
@@ -157,7 +156,7 @@ class StageSeconds(_Strict):
     write: float = 0.0
 
 
-class Run(_Strict):
+class Run(Strict, frozen=True, kw_only=True):
     """What depends on the machine and the moment; nothing in it changes a result."""
 
     lobule_version: str
@@ -176,7 +175,7 @@ class Run(_Strict):
     peak_memory_bytes: int | None
 
 
-class Findings(_Strict):
+class Findings(Strict, frozen=True, kw_only=True):
     """All that lobule found on one slide."""
 
     schema_version: Literal[1] = 1
@@ -198,7 +197,8 @@ class Findings(_Strict):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of findings.json."""
-    schema = Findings.model_json_schema()
+    # through JSON: what is a tuple in Python is a list there
+    schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(Findings)))
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = f"lobule findings, schema version {SCHEMA_VERSION}"
     return schema

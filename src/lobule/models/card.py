@@ -5,14 +5,14 @@ A card is strict: an unknown field, a missing one or a value out of bounds is an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from msgspec import Meta
 
 from lobule.errors import CardError
+from lobule.strict import InvalidError, Strict, from_json
 
 __all__ = ["CARD_VERSION", "Card", "Data", "Graph", "LowerPrecision", "Score", "Tensor", "read_card"]
 
@@ -21,17 +21,13 @@ PRECISION_TOLERANCE = 0.002
 """A score (AUC, Dice) may lie this far from float32's for a lower precision to count as proven."""
 
 Family = Literal["tumor", "nuclei", "field", "grading", "metastasis"]
-Text = Annotated[str, Field(min_length=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-OnnxFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+\.onnx$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Text = Annotated[str, Meta(min_length=1)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+OnnxFile = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+\.onnx\Z")]
+Positive = Annotated[float, Meta(gt=0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Tensor(_Strict):
+class Tensor(Strict, frozen=True, kw_only=True):
     """One input or output of a graph. ``shape`` uses -1 where any size is accepted."""
 
     name: Text
@@ -40,16 +36,14 @@ class Tensor(_Strict):
     shape: tuple[int, ...]
     meaning: Text
 
-    @model_validator(mode="after")
-    def _rank(self) -> Tensor:
+    def __post_init__(self) -> None:
         if len(self.shape) != len(self.layout):
             raise ValueError(f"shape {self.shape} does not fit layout {self.layout}")
         if any(n != -1 and n < 1 for n in self.shape):
             raise ValueError(f"shape {self.shape}: sizes are -1 (any) or at least 1")
-        return self
 
 
-class LowerPrecision(_Strict):
+class LowerPrecision(Strict, frozen=True, kw_only=True):
     """The proof that a graph does as well in a faster number format: a score in both, on the model's test part.
 
     bfloat16 is a way to compute the graph's own file; int8 is a file of its own, calibrated on training data.
@@ -69,8 +63,7 @@ class LowerPrecision(_Strict):
     measured_on: Text
     """The processor and the runtime of ``speedup``."""
 
-    @model_validator(mode="after")
-    def _as_good(self) -> LowerPrecision:
+    def __post_init__(self) -> None:
         if abs(self.value - self.float32) > PRECISION_TOLERANCE:
             raise ValueError(
                 f"{self.precision} is not proven: {self.score} {self.value:g} is more than {PRECISION_TOLERANCE} "
@@ -80,10 +73,9 @@ class LowerPrecision(_Strict):
             raise ValueError(
                 "int8 states its own file and sha256, bfloat16 neither: it computes the graph's file"
             )
-        return self
 
 
-class Graph(_Strict):
+class Graph(Strict, frozen=True, kw_only=True):
     """One ONNX file with what it computes.
 
     ``mean`` and ``std`` (per channel in the order that ``color_order`` names, on the 0-255 scale) are applied
@@ -92,15 +84,15 @@ class Graph(_Strict):
 
     file: OnnxFile
     sha256: Sha256
-    of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] | None = None
+    of: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")] | None = None
     """The shipped model that the file is borrowed from; null: it lies beside this card."""
     role: Literal["patch", "screen", "refine", "segment"]
     """``screen`` (tumor): a small network on the patch graph's own tiles that settles the easy ones."""
     mpp: Positive | None
     """Working µm/px of the pixels input; null where the whole slide is fitted into the input (refine)."""
-    tile_px: Annotated[int, Field(ge=16, le=8192)]
-    halo_px: Annotated[int, Field(ge=0, le=2048)] = 0
-    side_step: Annotated[int, Field(ge=1)] | None = None
+    tile_px: Annotated[int, Meta(ge=16, le=8192)]
+    halo_px: Annotated[int, Meta(ge=0, le=2048)] = 0
+    side_step: Annotated[int, Meta(ge=1)] | None = None
     """What height and width may be multiples of where the input's size is free (segment only); null: of the
     largest power of two in ``tile_px``. A field smaller than a tile is looked at in its own size, rounded up to it."""
     color_order: Literal["RGB", "BGR"] = "RGB"
@@ -108,15 +100,14 @@ class Graph(_Strict):
     std: tuple[Positive, Positive, Positive] | None = None
     fit: Literal["pad", "squash"] | None = None
     """How a slide that is not square fills the square input (refine only)."""
-    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    inputs: Annotated[tuple[Tensor, ...], Meta(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Meta(min_length=1)]
     precision: Literal["float32"] = "float32"
     """Of the weights."""
     lower_precisions: tuple[LowerPrecision, ...] = ()
     """Formats in which the graph may run where the processor is faster in them; each with its proof."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Graph:
+    def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std come together or are both null (in graph)")
         if self.mean is not None and self.inputs[0].dtype != "float32":
@@ -135,7 +126,6 @@ class Graph(_Strict):
         formats = [lower.precision for lower in self.lower_precisions]
         if len(set(formats)) != len(formats):
             raise ValueError(f"two proofs of one precision: {formats}")
-        return self
 
     def lower(self, precision: str) -> LowerPrecision | None:
         """The proof of that precision, or None."""
@@ -149,7 +139,7 @@ class Graph(_Strict):
         return lower.file, lower.sha256
 
 
-class Data(_Strict):
+class Data(Strict, frozen=True, kw_only=True):
     """One data set that the model was trained on or scored on."""
 
     name: Text
@@ -159,12 +149,12 @@ class Data(_Strict):
     count: Text
     split: Text
     """Which part, how it was cut (by patient, by contiguous blocks) and what was kept apart."""
-    digests: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...] = ()
+    digests: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")], ...] = ()
     """Of the pixels of each field (sha256, its first digits), where they are known: no score on these is one on
     data the model never saw."""
 
 
-class Score(_Strict):
+class Score(Strict, frozen=True, kw_only=True):
     """One measured number on data the model never saw; ``low``/``high`` bound its 95 % interval."""
 
     name: Text
@@ -202,25 +192,25 @@ class OnnxFileEntry(NamedTuple):
     of: str | None
 
 
-class Card(_Strict):
+class Card(Strict, frozen=True, kw_only=True):
     """Everything lobule knows about a model; lies as ``card.json`` beside its graphs."""
 
     card_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+\Z")]
     family: Family
     instead_of: str | None = None
     """The larger shipped model whose place this one takes unless thoroughness is asked for."""
     task: Text
-    classes: Annotated[tuple[Text, ...], Field(min_length=1)]
-    graphs: Annotated[tuple[Graph, ...], Field(min_length=1)]
+    classes: Annotated[tuple[Text, ...], Meta(min_length=1)]
+    graphs: Annotated[tuple[Graph, ...], Meta(min_length=1)]
     thresholds: dict[str, float]
     """Named decision values of the family, chosen on data used for selection, never on the test part.
 
     tumor: ``patch``, ``refine`` with a refine graph, ``screen_low`` and ``screen_high`` with a screen graph;
     nuclei: ``mask``, ``min_area_um2`` and at most one of ``depth`` and ``split_um``.
     """
-    data: Annotated[tuple[Data, ...], Field(min_length=1)]
+    data: Annotated[tuple[Data, ...], Meta(min_length=1)]
     scores: tuple[Score, ...]
     calibration: Text
     pixel_mean: tuple[float, float, float]
@@ -228,12 +218,16 @@ class Card(_Strict):
     """Mean and SD over training tiles of their mean RGB (0-255): how far a slide's color lies from these."""
     terms: Text
     intended_use: Text
-    limits: Annotated[tuple[Text, ...], Field(min_length=1)]
+    limits: Annotated[tuple[Text, ...], Meta(min_length=1)]
     made_by: Text
     """The recipe, seed and command that made the model."""
 
-    @model_validator(mode="after")
-    def _graphs_of_family(self) -> Card:
+    def __post_init__(self) -> None:
+        self._check_graphs()
+        self._check_thresholds()
+        self._check_int8_files()
+
+    def _check_graphs(self) -> None:
         roles = [graph.role for graph in self.graphs]
         if len(set(roles)) != len(roles):
             raise ValueError(f"two graphs of one role: {roles}")
@@ -253,14 +247,12 @@ class Card(_Strict):
             low, high = (self.thresholds.get(name, float("nan")) for name in ("screen_low", "screen_high"))
             if not 0 <= low <= high <= 1:
                 raise ValueError("a screen graph needs thresholds 0 ≤ screen_low ≤ screen_high ≤ 1")
-        return self
 
-    @model_validator(mode="after")
-    def _thresholds_of_family(self) -> Card:
+    def _check_thresholds(self) -> None:
         """What the family would stumble over in the middle of a slide is told before anything runs."""
         bounds = _THRESHOLDS.get(self.family)
         if bounds is None:
-            return self
+            return
         if self.family == "nuclei":
             needed = ["mask", "min_area_um2"]
         else:
@@ -275,15 +267,12 @@ class Card(_Strict):
                 raise ValueError(f"threshold {name!r} is {bounds[name].said}, not {value:g}")
         if "depth" in self.thresholds and "split_um" in self.thresholds:
             raise ValueError("thresholds hold 'depth' (learned) or 'split_um' (watershed), not both")
-        return self
 
-    @model_validator(mode="after")
-    def _files_of_int8(self) -> Card:
+    def _check_int8_files(self) -> None:
         full = {graph.file for graph in self.graphs}
         small = [lower.file for graph in self.graphs for lower in graph.lower_precisions if lower.file]
         if full.intersection(small) or len(set(small)) != len(small):
             raise ValueError(f"every int8 graph has a file of its own, here {small}")
-        return self
 
     def graph(self, role: str) -> Graph | None:
         """The graph of that role, or None."""
@@ -303,20 +292,11 @@ def read_card(path: Path) -> Card:
     """Reads and checks a card. Raises CardError that names the first offending field."""
     name = path.parent.name
     try:
-        text = path.read_text("utf-8")
+        content = path.read_bytes()
     except OSError as error:
         why = error.strerror or error
         raise CardError(name, f"{path} cannot be read: {why}; check who may read it") from error
-    except UnicodeDecodeError as error:
-        raise CardError(name, f"card.json cannot be read: {error}") from error
     try:
-        return Card.model_validate(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise CardError(name, f"card.json is not JSON: {error}") from error
-    except RecursionError as error:
-        raise CardError(name, "card.json is nested too deeply") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "card"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise CardError(name, f"card.json: {where}: {first['msg']}{more}") from error
+        return from_json(content, Card)
+    except InvalidError as error:
+        raise CardError(name, f"card.json: {error}") from error

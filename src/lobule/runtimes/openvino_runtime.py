@@ -17,6 +17,7 @@ from lobule.runtimes.compiled import keep_compiled, kept_compiled, key_of
 from lobule.runtimes.openvino_library import openvino as ov
 from lobule.runtimes.pixels import takes_plain_pixels
 from lobule.runtimes.runtime import Arrays, Precision, threads_of
+from lobule.strict import values_of
 
 __all__ = ["OpenVinoRuntime"]
 
@@ -56,7 +57,7 @@ class OpenVinoRuntime:
         core = ov.Core()
         made_from = {
             "side": side,
-            "graph": self._graph.model_dump_json(),
+            "graph": values_of(self._graph),
             "settings": sorted(self._settings.items()),
             "openvino": ov.get_version(),
             "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
+from lobule.strict import changed, from_values, values_of
 from lobule.training.recipe import (
     CropSettings,
     NucleiNetwork,
@@ -187,7 +188,7 @@ def tumor_card(
     """Returns the card of a tumor model. ``blocks`` holds the names of the fields of each block."""
 
     def data(block: str, used_for: str, what: str) -> Data:
-        return Data.model_validate(
+        return from_values(
             {
                 "name": f"BACH part A, {block} block",
                 "source": _BACH_SOURCE,
@@ -196,7 +197,8 @@ def tumor_card(
                 "count": f"{len(blocks[block])} fields of about 0.86 × 0.65 mm",
                 "split": f"contiguous blocks of the fields' numbers within each class (fields of one patient"
                 f" have neighboring numbers), never at random. {what}",
-            }
+            },
+            Data,
         )
 
     refined = any(graph.role == "refine" for graph in graphs)
@@ -299,25 +301,17 @@ def screened_card(
         " composed of the same center's fields. Elsewhere fewer tiles may be settled, or more of them wrongly."
     )
     kept = [one for one in card.graphs if one.role != "screen"]
-    return Card.model_validate(
-        card.model_dump()
-        | {
-            "graphs": [one.model_dump() for one in (*kept, graph)],
-            "thresholds": card.thresholds | {"screen_low": low, "screen_high": high},
-            "data": [
-                one.model_dump()
-                for one in (
-                    *(one for one in card.data if not one.name.startswith(_SCREEN)),
-                    *_screen_data(recipe),
-                )
-            ],
-            "scores": [
-                one.model_dump()
-                for one in (*(one for one in card.scores if not one.name.startswith(_SCREEN)), *scores)
-            ],
-            "limits": [*(one for one in card.limits if not one.startswith(_SCREEN_LIMIT)), limit],
-            "made_by": card.made_by.split(f"; {_SCREEN}")[0] + f"; {_SCREEN}" + made_by,
-        }
+    return changed(
+        card,
+        graphs=(*kept, graph),
+        thresholds=card.thresholds | {"screen_low": low, "screen_high": high},
+        data=(
+            *(one for one in card.data if not one.name.startswith(_SCREEN)),
+            *_screen_data(recipe),
+        ),
+        scores=(*(one for one in card.scores if not one.name.startswith(_SCREEN)), *scores),
+        limits=(*(one for one in card.limits if not one.startswith(_SCREEN_LIMIT)), limit),
+        made_by=card.made_by.split(f"; {_SCREEN}")[0] + f"; {_SCREEN}" + made_by,
     )
 
 
@@ -333,34 +327,31 @@ def student_card(
     screen, refine = parent.graph("screen"), parent.graph("refine")
     assert screen is not None and refine is not None
     file = folder / "model.onnx"
-    changed = {"file": file.name, "role": "patch", "sha256": _digest(file), "lower_precisions": ()}
-    graphs = [
-        screen.model_copy(update=changed),
-        refine.model_copy(update={"of": recipe.of, "lower_precisions": ()}),
-    ]
+    graphs = (
+        changed(screen, file=file.name, role="patch", sha256=_digest(file), lower_precisions=()),
+        changed(refine, of=recipe.of, lower_precisions=()),
+    )
     learned = parent.made_by.partition(f"; {_SCREEN}")[2]
-    return Card.model_validate(
-        parent.model_dump()
-        | {
-            "name": recipe.name,
-            "version": recipe.version,
-            "instead_of": recipe.of,
-            "task": "Region of breast carcinoma (in situ or invasive) on H&E slides; two stages: 256 µm tiles,"
-            f" then refinement on the whole slide (after H2G-Net, Pedersen et al. 2022). The tile classifier is a"
-            f" small network that learned to answer as that of {recipe.of}, at a tenth of the work.",
-            "graphs": [graph.model_dump() for graph in graphs],
-            "thresholds": thresholds,
-            "data": [one.model_dump() | {"name": one.name.removeprefix(_SCREEN)} for one in parent.data],
-            "scores": [one.model_dump() for one in scores],
-            "calibration": f"Not calibrated: log odds times {recipe.scale:g} plus {recipe.shift:g}, so that the"
-            " refining network, trained on the larger classifier's map, reads them best.",
-            "limits": [
-                *(one for one in parent.limits if not one.startswith(_SCREEN_LIMIT)),
-                f"The tile classifier imitates that of {recipe.of}, its faults included; the refining network was"
-                " trained on the other's map.",
-            ],
-            "made_by": f"{made_by}; tile classifier: {learned}; refining network: {recipe.of}",
-        }
+    return changed(
+        parent,
+        name=recipe.name,
+        version=recipe.version,
+        instead_of=recipe.of,
+        task="Region of breast carcinoma (in situ or invasive) on H&E slides; two stages: 256 µm tiles,"
+        f" then refinement on the whole slide (after H2G-Net, Pedersen et al. 2022). The tile classifier is a"
+        f" small network that learned to answer as that of {recipe.of}, at a tenth of the work.",
+        graphs=graphs,
+        thresholds=thresholds,
+        data=tuple(changed(one, name=one.name.removeprefix(_SCREEN)) for one in parent.data),
+        scores=tuple(scores),
+        calibration=f"Not calibrated: log odds times {recipe.scale:g} plus {recipe.shift:g}, so that the"
+        " refining network, trained on the larger classifier's map, reads them best.",
+        limits=(
+            *(one for one in parent.limits if not one.startswith(_SCREEN_LIMIT)),
+            f"The tile classifier imitates that of {recipe.of}, its faults included; the refining network was"
+            " trained on the other's map.",
+        ),
+        made_by=f"{made_by}; tile classifier: {learned}; refining network: {recipe.of}",
     )
 
 
@@ -406,7 +397,7 @@ def nuclei_card(
         for folder, (images, patients, nuclei) in counts[part].items():
             source, terms = _NUCLEI_SETS.get(folder, own)
             data.append(
-                Data.model_validate(
+                from_values(
                     {
                         "name": f"{folder}, {part} patients",
                         "source": source,
@@ -419,7 +410,8 @@ def nuclei_card(
                             for name, digest in fields[part].items()
                             if part != "test" and name.startswith(f"{folder}/")
                         ),
-                    }
+                    },
+                    Data,
                 )
             )
     told = {
@@ -490,6 +482,8 @@ def _weights(network: NucleiNetwork) -> Data:
 def write_card(card: Card, folder: Path) -> Path:
     """Writes ``card.json`` beside the graphs and reads it back through the strict reader."""
     path = folder / "card.json"
-    path.write_text(json.dumps(card.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    path.write_text(
+        json.dumps(values_of(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+    )
     read_card(path)
     return path

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lobule.errors import ConfigurationError, LobuleError
+from lobule.strict import changed
 from lobule.training.loop import AUTO, CurvePoint, Devices, read_curve
 from lobule.training.networks import count_parameters
 from lobule.training.nuclei import LOSS_SCORE, build_nuclei
@@ -132,7 +133,7 @@ def _parameters(path: Path, recipe: NucleiRecipe) -> int | None:
     """How many numbers the network has; of one whose weights cannot be had, None."""
     try:
         # what it starts from does not change its size
-        bare = recipe.network.model_copy(update={"weights": "none"})
+        bare = changed(recipe.network, weights="none")
         return count_parameters(build_nuclei(bare, path.parent))
     except LobuleError:
         return None

@@ -22,6 +22,7 @@ from lobule.families.tumor import heatmap_on_grid, refinement_frame
 from lobule.findings.maps import ScalarMap
 from lobule.geometry import Mpp, WorkingFrame
 from lobule.models.card import Score
+from lobule.strict import values_of
 from lobule.training.augment import augment_color, resize_area, turn
 from lobule.training.bach import FieldImage, tissue_share
 from lobule.training.recipe import ComposeSettings, RefineSettings, TumorRecipe
@@ -270,7 +271,7 @@ def compose_frames(
         settings.mpp,
         settings.min_tissue,
         recipe.refine.size_px,
-        recipe.refine.compose.model_dump_json(),
+        values_of(recipe.refine.compose),
         classify(probe).tolist(),
     )
     frames = []

@@ -21,6 +21,7 @@ from lobule.evaluation.pixels import MaskCounts, count_mask
 from lobule.families.instances import Way, split
 from lobule.families.nuclei import from_all_sides
 from lobule.models.card import Card, Score
+from lobule.strict import changed
 from lobule.training.cards import nuclei_card, segment_graph
 from lobule.training.export import SegmentGraph, export_graph
 from lobule.training.leakage import check_leakage
@@ -162,9 +163,7 @@ class NucleiTask:
 
     def network(self, *, started: bool = True) -> nn.Module:
         settings = self._recipe.network
-        return build_nuclei(
-            settings if started else settings.model_copy(update={"weights": "none"}), self._beside
-        )
+        return build_nuclei(settings if started else changed(settings, weights="none"), self._beside)
 
     def source(self) -> Draw:
         images, maps, fields = self._recipe.images, self._recipe.network.maps, self.parts["training"]
@@ -233,12 +232,12 @@ class NucleiTask:
         """The mask threshold of highest pooled Jaccard, then those of the splitting of highest AJI.
 
         Sets weigh alike, however many and large their selection fields are: they differ in how generously nuclei
-        are outlined. Without a selection part the middle of what would be tried.
+        are outlined. Without a selection part as the recipe says, else the middle of what would be tried.
         """
         network, fields = self._recipe.network, self.parts["selection"]
         key, tried = _KEYS[network.split]
         if not fields:
-            return {name: value for name, value in _MIDDLE.items() if name in ("mask", key, "min_area_um2")}
+            return dict(self._recipe.thresholds or {name: _MIDDLE[name] for name in network.threshold_names})
         maps = run_fields(predict, fields, size_multiple(network.name))
         sets = sorted({field.source_set for field in fields})
         of_set = [[k for k, field in enumerate(fields) if field.source_set == name] for name in sets]
@@ -408,7 +407,7 @@ class NucleiTask:
         careful = self.score(self.thorough(predict), thresholds, "test")
         moved = self.disturb(predict, thresholds, "test")
         scores = (*found.scores, *_thorough(careful.scores), *_disturbed(moved, found.scores[0].on))
-        return card.model_copy(update={"scores": scores})
+        return changed(card, scores=scores)
 
 
 def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.uint8]:
@@ -462,11 +461,10 @@ _THOROUGH = (
 
 def _thorough(scores: Sequence[Score]) -> list[Score]:
     return [
-        score.model_copy(
-            update={
-                "name": f"{score.name}, thorough",
-                "how": f"--thorough, mean of eight turned and mirrored copies; {score.how}",
-            }
+        changed(
+            score,
+            name=f"{score.name}, thorough",
+            how=f"--thorough, mean of eight turned and mirrored copies; {score.how}",
         )
         for score in scores
         if score.name in _THOROUGH

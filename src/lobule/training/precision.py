@@ -20,6 +20,7 @@ from lobule.models.card import PRECISION_TOLERANCE, Card, Graph, LowerPrecision
 from lobule.models.zoo import Model, load_model
 from lobule.runtimes import Precision, Runtime, computes_in, open_runtime
 from lobule.runtimes.pixels import prepared
+from lobule.strict import changed
 from lobule.training.bach import FieldImage, read_fields, tile_field
 from lobule.training.cards import write_card
 from lobule.training.composed import Frame, compose_frames
@@ -96,8 +97,8 @@ def prove_precisions(folder: Path, recipe_path: Path, data: Path, work: Path, *,
     with TemporaryDirectory() as scratch:
         for graph in model.card.graphs:
             proofs = _prove(model, graph, trial, Path(scratch), say)
-            graphs.append(graph.model_copy(update={"lower_precisions": proofs}))
-        card = model.card.model_copy(update={"graphs": tuple(graphs)})
+            graphs.append(changed(graph, lower_precisions=proofs))
+        card = changed(model.card, graphs=tuple(graphs))
         for graph in graphs:
             lower = graph.lower("int8")
             if lower is not None and lower.file is not None:

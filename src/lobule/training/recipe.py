@@ -9,9 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from msgspec import Meta
 
 from lobule.errors import ConfigurationError
+from lobule.strict import InvalidError, Strict, from_values
 
 __all__ = [
     "MOST_SEED",
@@ -39,17 +40,13 @@ __all__ = [
 MOST_SEED = 2**31 - 1
 """Times a million, plus the step, a seed must fit torch's 64 bits."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EarlyStop(_Strict):
+class EarlyStop(Strict, frozen=True, kw_only=True):
     """When to stop before the last step: after ``patience`` looks at the selection part without a lower loss."""
 
     every: Count
@@ -57,7 +54,7 @@ class EarlyStop(_Strict):
     patience: Count
 
 
-class LoopSettings(_Strict):
+class LoopSettings(Strict, frozen=True, kw_only=True):
     """How a network is fitted: Adam or AdamW, linear warm-up, decay, a moving average of the weights."""
 
     steps: Count
@@ -68,9 +65,9 @@ class LoopSettings(_Strict):
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: Positive
     schedule: Literal["cosine", "constant"] = "cosine"
-    weight_decay: Annotated[float, Field(ge=0)]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    average_decay: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Meta(ge=0)]
+    warmup_steps: Annotated[int, Meta(ge=0)]
+    average_decay: Annotated[float, Meta(ge=0, lt=1)]
     """Decay of the exponential moving average of all weights and statistics; its end is what is exported."""
     precision: Literal["float32", "bfloat16", "float16"]
     """Arithmetic of the convolutions while training; weights and exported graphs are float32."""
@@ -78,29 +75,27 @@ class LoopSettings(_Strict):
     """None: the last step's weights are kept; else those of the lowest loss on the selection part."""
 
 
-class AugmentSettings(_Strict):
+class AugmentSettings(Strict, frozen=True, kw_only=True):
     """Strengths of the random changes; each happens with probability ``share``."""
 
     share: Share
     scale: tuple[Positive, Positive]
-    hue_degrees: Annotated[float, Field(ge=0, le=90)]
+    hue_degrees: Annotated[float, Meta(ge=0, le=90)]
     saturation: Share
     brightness: Share
     contrast: Share
     white: Share
-    stain: Annotated[float, Field(ge=0, le=0.3)]
-    blur_px: Annotated[float, Field(ge=0.2, le=5)]
-    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
+    stain: Annotated[float, Meta(ge=0, le=0.3)]
+    blur_px: Annotated[float, Meta(ge=0.2, le=5)]
+    jpeg_quality: tuple[Annotated[int, Meta(ge=1, le=100)], Annotated[int, Meta(ge=1, le=100)]]
 
-    @model_validator(mode="after")
-    def _from_low_to_high(self) -> AugmentSettings:
+    def __post_init__(self) -> None:
         for name, (low, high) in (("scale", self.scale), ("jpeg_quality", self.jpeg_quality)):
             if low > high:
                 raise ValueError(f"{name} goes from low to high, not from {low:g} to {high:g}")
-        return self
 
 
-class BlockSplit(_Strict):
+class BlockSplit(Strict, frozen=True, kw_only=True):
     """Contiguous blocks of a numbered series, in order: training, selection, test.
 
     Both cuts go to the widest gap in numbering near their nominal place; where there is none wider than
@@ -109,12 +104,12 @@ class BlockSplit(_Strict):
 
     training: Share
     selection: Share
-    search: Annotated[int, Field(ge=0)]
+    search: Annotated[int, Meta(ge=0)]
     natural_gap: Count
-    dropped: Annotated[int, Field(ge=0)]
+    dropped: Annotated[int, Meta(ge=0)]
 
 
-class PatchSettings(_Strict):
+class PatchSettings(Strict, frozen=True, kw_only=True):
     """Stage 1: the tile classifier."""
 
     encoder: Literal["efficientnet-lite0"]
@@ -126,12 +121,12 @@ class PatchSettings(_Strict):
     min_tissue: Share
     pale_share: Share
     """Share of a batch that is glass, fat, pen, smear: always normal."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    label_smoothing: Annotated[float, Meta(ge=0, lt=0.5)]
     loop: LoopSettings
     augment: AugmentSettings
 
 
-class ComposeSettings(_Strict):
+class ComposeSettings(Strict, frozen=True, kw_only=True):
     """Slides composed of fields, for the refining stage."""
 
     slides: Count
@@ -144,25 +139,23 @@ class ComposeSettings(_Strict):
     """Share of slides that are one field and nothing else."""
 
 
-class RefineSettings(_Strict):
+class RefineSettings(Strict, frozen=True, kw_only=True):
     """Stage 2: the refining U-Net."""
 
-    filters: Annotated[tuple[Count, ...], Field(min_length=2, max_length=9)]
+    filters: Annotated[tuple[Count, ...], Meta(min_length=2, max_length=9)]
     size_px: Literal[1024]
     crop_px: Count
     compose: ComposeSettings
     loop: LoopSettings
     augment: AugmentSettings
 
-    @model_validator(mode="after")
-    def _divisible(self) -> RefineSettings:
+    def __post_init__(self) -> None:
         step = 2 ** (len(self.filters) - 1)
         if self.crop_px % step or self.size_px % step:
             raise ValueError(f"sizes must be multiples of {step} with {len(self.filters)} levels")
-        return self
 
 
-class NucleiNetwork(_Strict):
+class NucleiNetwork(Strict, frozen=True, kw_only=True):
     """A nuclei network by name: the fourteen of Kasturi et al. 2022, and the small one that ships.
 
     ``weights``: where the encoder starts: "none", "imagenet", or a file of its weights beside the recipe.
@@ -179,17 +172,16 @@ class NucleiNetwork(_Strict):
         "densenet201",
         "lite0",
     ]
-    weights: Annotated[str, Field(min_length=1)]
+    weights: Annotated[str, Meta(min_length=1)]
     split: Literal["components", "watershed", "learned"]
     """How nuclei are told apart: connected parts, watershed of the mask's distance, or a learned distance map."""
-    distance_weight: Annotated[float, Field(ge=0)] = 0.0
+    distance_weight: Annotated[float, Meta(ge=0)] = 0.0
     """Of the learned distance in the loss."""
     mpp: Positive
-    tile_px: Annotated[int, Field(ge=32, multiple_of=32)]
-    halo_px: Annotated[int, Field(ge=0, multiple_of=32)]
+    tile_px: Annotated[int, Meta(ge=32, multiple_of=32)]
+    halo_px: Annotated[int, Meta(ge=0, multiple_of=32)]
 
-    @model_validator(mode="after")
-    def _one_of_the_maps(self) -> NucleiNetwork:
+    def __post_init__(self) -> None:
         if 2 * self.halo_px >= self.tile_px:
             raise ValueError(f"halo_px {self.halo_px} leaves nothing of a tile of {self.tile_px} px")
         if (self.split == "learned") != (self.distance_weight > 0):
@@ -198,37 +190,39 @@ class NucleiNetwork(_Strict):
             raise ValueError(f'there are no weights for {self.name} to start from: weights = "none"')
         if self.weights not in ("none", "imagenet") and self.name == "lite0":
             raise ValueError('lite0 starts from weights = "none" or "imagenet", not from a file')
-        return self
 
     @property
     def maps(self) -> int:
         """How many maps the network gives: nucleus, and the learned distance where there is one."""
         return 2 if self.split == "learned" else 1
 
+    @property
+    def threshold_names(self) -> tuple[str, ...]:
+        """What is chosen for its way of telling nuclei apart."""
+        own = {"components": (), "watershed": ("split_um",), "learned": ("depth",)}[self.split]
+        return ("mask", *own, "min_area_um2")
 
-class AlgorithmOneSettings(_Strict):
+
+class AlgorithmOneSettings(Strict, frozen=True, kw_only=True, tag_field="kind", tag="algorithm-1"):
     """Training on Algorithm 1's images, whole (Kasturi et al. 2022): three of each field, 512 × 512 px."""
 
-    kind: Literal["algorithm-1"]
 
-
-class CropSettings(_Strict):
+class CropSettings(Strict, frozen=True, kw_only=True, tag_field="kind", tag="crops"):
     """Training on crops drawn anew each step."""
 
-    kind: Literal["crops"]
-    crop_px: Annotated[int, Field(ge=32, multiple_of=32)]
-    soften: Annotated[float, Field(ge=1, le=4)]
+    crop_px: Annotated[int, Meta(ge=32, multiple_of=32)]
+    soften: Annotated[float, Meta(ge=1, le=4)]
     """Largest factor of a random down- and up-sampling, so that slides scanned at 0.5 µm/px are known."""
     empty_share: Share
     """Share of crops that are glass, pen or smear without a nucleus."""
-    elastic_px: Annotated[float, Field(ge=0, le=20)] = 0.0
+    elastic_px: Annotated[float, Meta(ge=0, le=20)] = 0.0
     """Largest displacement of an elastic deformation of half of the crops."""
-    macenko: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    macenko: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Strength of the jitter of a crop's own two stains (Macenko et al. 2009)."""
     augment: AugmentSettings
 
 
-class NucleiSplit(_Strict):
+class NucleiSplit(Strict, frozen=True, kw_only=True):
     """Which fields train, choose (thresholds, early stopping) and test.
 
     ``by``: "patient": the even-numbered TNBC patients test; "image": 25 of the TNBC fields at random test, their
@@ -245,12 +239,12 @@ class NucleiSplit(_Strict):
     seed: Seed = 0
 
 
-class TumorRecipe(_Strict):
+class TumorRecipe(Strict, frozen=True, kw_only=True):
     """A two-stage tumor model on fields of BACH."""
 
     family: Literal["tumor"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+\Z")]
     seed: Seed
     fields: Literal["bach"]
     field_mpp: Positive
@@ -259,11 +253,11 @@ class TumorRecipe(_Strict):
     refine: RefineSettings
 
 
-class TileMix(_Strict):
+class TileMix(Strict, frozen=True, kw_only=True):
     """Of what kinds the tiles are that a screening network learns from; kinds by their relative shares."""
 
     shards: Count
-    shard: Annotated[int, Field(ge=16)]
+    shard: Annotated[int, Meta(ge=16)]
     """Tiles are made, judged and kept in ``shards`` parts of ``shard`` tiles."""
     field: Share
     composed: Share
@@ -278,24 +272,24 @@ class TileMix(_Strict):
     """Share of tiles that are changed in scale, and of those changed in color."""
 
 
-class ScreenNetwork(_Strict):
+class ScreenNetwork(Strict, frozen=True, kw_only=True):
     """A screening network: the patch network's own first stages, on halved tiles, with a small head."""
 
     encoder: Literal["efficientnet-lite0"]
-    stages: Annotated[int, Field(ge=1, le=7)]
+    stages: Annotated[int, Meta(ge=1, le=7)]
     """How many of the encoder's seven stages are kept."""
     hidden: Count
     features: Count
     """How many components of the patch network's features are learned beside its answer."""
-    feature_weight: Annotated[float, Field(ge=0)]
+    feature_weight: Annotated[float, Meta(ge=0)]
 
 
-class ScreenRecipe(_Strict):
+class ScreenRecipe(Strict, frozen=True, kw_only=True):
     """A screening network for a shipped tumor model, on fields of BACH."""
 
     family: Literal["screen"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
+    model: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
     """The shipped model that gets the screen."""
     seed: Seed
     fields: Literal["bach"]
@@ -320,34 +314,41 @@ class ScreenRecipe(_Strict):
     augment: AugmentSettings
 
 
-class NucleiRecipe(_Strict):
+class NucleiRecipe(Strict, frozen=True, kw_only=True):
     """A nuclei model on fields with outlined nuclei."""
 
     family: Literal["nuclei"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+\Z")]
     seed: Seed
-    sets: Annotated[tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ...], Field(min_length=1)]
+    sets: Annotated[tuple[Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")], ...], Meta(min_length=1)]
     """Folders of the data: MoNuSeg, TNBC or a user's own images with masks."""
     split: NucleiSplit
     network: NucleiNetwork
-    images: Annotated[AlgorithmOneSettings | CropSettings, Field(discriminator="kind")]
+    images: AlgorithmOneSettings | CropSettings
     loop: LoopSettings
+    thresholds: dict[str, float] | None = None
+    """Where every field that does not test trains: what an earlier run of the recipe chose on a selection part."""
 
-    @model_validator(mode="after")
-    def _each_set_once(self) -> NucleiRecipe:
+    def __post_init__(self) -> None:
         if len(set(self.sets)) < len(self.sets):
             raise ValueError(f"sets name a set twice: {', '.join(self.sets)}")
-        return self
+        if self.thresholds is None:
+            return
+        if self.split.selection or self.split.selection_share:
+            raise ValueError("thresholds are chosen on the selection part: state one of both")
+        needed = self.network.threshold_names
+        if set(self.thresholds) != set(needed):
+            raise ValueError(f"thresholds of this network are {', '.join(needed)}")
 
 
-class StudentRecipe(_Strict):
+class StudentRecipe(Strict, frozen=True, kw_only=True):
     """A shipped tumor model's screening network as a model of its own."""
 
     family: Literal["student"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    of: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
+    version: Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+\Z")]
+    of: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*\Z")]
     """The shipped model that has the screen and the refining network."""
     of_recipe: str
     """That model's recipe, a file beside this one."""
@@ -357,7 +358,12 @@ class StudentRecipe(_Strict):
 
 
 Recipe = TumorRecipe | NucleiRecipe | ScreenRecipe | StudentRecipe
-_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="family")])
+_FAMILIES: dict[str, type[Recipe]] = {
+    "tumor": TumorRecipe,
+    "nuclei": NucleiRecipe,
+    "screen": ScreenRecipe,
+    "student": StudentRecipe,
+}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -369,9 +375,13 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigurationError("recipe", str(path), f"it cannot be read ({error}); {allowed}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError("recipe", str(path), f"it is not TOML ({error}); {allowed}") from error
+    family = values.get("family")
+    kind = _FAMILIES.get(family) if isinstance(family, str) else None
+    if kind is None:
+        raise ConfigurationError(
+            "recipe", str(path), f"family: it must be one of {', '.join(_FAMILIES)}; {allowed}"
+        )
     try:
-        return _ADAPTER.validate_python(values, strict=False)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise ConfigurationError("recipe", str(path), f"{where}: {first['msg']}") from error
+        return from_values(values, kind)
+    except InvalidError as error:
+        raise ConfigurationError("recipe", str(path), str(error)) from error

@@ -21,6 +21,7 @@ from lobule.geometry import Box
 from lobule.phantom import PhantomSpec, write_phantom
 from lobule.phantom.noise import periodic_noise
 from lobule.slides import open_slide, read_region, working_frame
+from lobule.strict import values_of
 from lobule.training.augment import augment_color, pale_tile, resize_area, turn
 from lobule.training.bach import FieldImage, tissue_share
 from lobule.training.composed import at_working_mpp, compose_slide, key_of_made
@@ -173,7 +174,7 @@ class TileMaker:
         pools: dict[str, Sequence[Pixels]],
     ) -> None:
         self._fields, self._recipe, self._mix, self._pools = fields, recipe, mix, pools
-        shares = mix.model_dump()
+        shares = values_of(mix)
         self._kinds = [
             name
             for name in ("field", "composed", "phantom", "texture", "pale", "patchwork")
@@ -360,8 +361,8 @@ def make_tiles(
     Raises ResultWriteError.
     """
     probe = np.random.default_rng(0).integers(0, 256, (recipe.tile_px, recipe.tile_px, 3), np.uint8)
-    drawn_by = recipe.model_dump_json(exclude={"loop", "network"})
-    made_of = (drawn_by, mix.model_dump_json(), teacher.judge(probe), basis[0].tobytes(), basis[1].tobytes())
+    drawn_by = {name: value for name, value in values_of(recipe).items() if name not in ("loop", "network")}
+    made_of = (drawn_by, values_of(mix), teacher.judge(probe), basis[0].tobytes(), basis[1].tobytes())
     key = key_of_made(fields, *made_of)
     alike = [field for field in fields if field.pixels.shape == fields[0].pixels.shape]
     scaled = at_working_mpp(alike, recipe.field_mpp, recipe.mpp)

@@ -25,6 +25,7 @@ from lobule import __version__
 from lobule.errors import ConfigurationError, LeakageError, ResultError, ResultWriteError
 from lobule.models.card import Card
 from lobule.models.zoo import load_model, shipped_models
+from lobule.strict import changed, values_of
 from lobule.training.cards import write_card
 from lobule.training.loop import (
     AUTO,
@@ -191,7 +192,7 @@ def train_run(
         devices=devices,
     )
     _save_weights(out / "weights.pt", network)
-    choosing = "choosing thresholds on the selection part" if check else "no selection part: usual thresholds"
+    choosing = "choosing thresholds on the selection part" if check else "no selection part: thresholds as given"
     say(f"trained in {(time.monotonic() - began) / 60:.1f} min; {choosing}")
     thresholds = task.decide(task.predictor(network))
     done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields)
@@ -328,7 +329,7 @@ def evaluate(
         predict = task.thorough(predict)
     found = task.score(predict, thresholds, part)
     if thorough:
-        marked = (score.model_copy(update={"how": f"--thorough; {score.how}"}) for score in found.scores)
+        marked = (changed(score, how=f"--thorough; {score.how}") for score in found.scores)
         found = Evaluation(tuple(marked), found.rows)
     table = beside / f"evaluation-{part}{'-thorough' if thorough else ''}"
     _write_evaluation(table, found)
@@ -370,7 +371,7 @@ def _write_evaluation(folder: Path, found: Evaluation) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultWriteError(folder, f"scores cannot be written: {error}") from error
-    scores = [score.model_dump() for score in found.scores]
+    scores = [values_of(score) for score in found.scores]
     _write(folder / "scores.json", (json.dumps(scores, indent=1, ensure_ascii=False) + "\n").encode())
     table = io.StringIO(newline="")
     rows = csv.DictWriter(table, list(found.rows[0]))
