@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -18,12 +19,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from painted_slides import paint, write_slide
 
 from lobule.analysis import batch, checking
 from lobule.analysis.batch import Outcome, analyze_slides, slide_ids
 from lobule.analysis.checking import check_slides
 from lobule.analysis.options import Options
+from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, ModelOutputError, ResultWriteError
 from lobule.geometry import Mpp
 from lobule.progress import LineReporter, QuietReporter
@@ -229,8 +232,6 @@ def test_twenty_kills_at_random_moments_end_in_the_same_bytes(
 def test_a_second_run_on_the_same_results_is_refused_while_the_first_runs(
     painted: Path, models: Path, tmp_path: Path
 ) -> None:
-    from lobule.analysis.work import FolderWork
-
     with FolderWork(tmp_path / "painted" / ".lobule"):
         outcome = _analyze([painted], tmp_path, models)[0]
     assert outcome.status == "failed"
@@ -443,6 +444,69 @@ def test_a_slide_that_the_table_of_mpp_lacks_is_told_so(models: Path, tmp_path: 
     assert said in outcome.reason
     (checked,) = check_slides([tmp_path / "field.png"], options, table)
     assert said in checked.problems[0]
+
+
+def test_rows_of_the_table_of_mpp_that_name_no_slide_are_told(models: Path, tmp_path: Path) -> None:
+    pyramid = tmp_path / "case1.ome.tif"
+    tifffile.imwrite(
+        pyramid,
+        paint((600, 500), [], margin=20),
+        photometric="rgb",
+        metadata={"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5},
+    )
+    said = io.StringIO()
+    table = {"case1": Mpp(0.25, 0.25), "cas2": Mpp(0.25, 0.25)}
+    options = Options(models=(str(models),), only=("tumor",))
+    (outcome,) = analyze_slides([pyramid], tmp_path / "out", options, mpp=table, reporter=LineReporter(said))
+    assert outcome.findings is not None and outcome.findings.frame.mpp_um_per_px == (0.25, 0.25)
+    assert "no slide here is called as these rows of the table given with --mpp: cas2\n" in said.getvalue()
+
+
+def test_a_slide_that_another_run_did_meanwhile_is_done_in_the_summary(
+    painted: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with FolderWork(out / "painted" / ".lobule"):
+        (locked,), said = _words([painted], out, models)
+        assert "failed at lock: " in said and "another run is writing" in locked.reason
+    assert [row["status"] for row in _rows(out)] == ["failed"]
+    _words([painted], out, models)
+    batch._write_summary(out, [locked])
+    assert [row["status"] for row in _rows(out)] == ["done"]
+
+
+def test_a_file_system_without_locks_is_told_and_written_to(
+    painted: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="Windows locks otherwise")
+
+    def refuse(error: int) -> None:
+        def flock(descriptor: int, how: int) -> None:
+            raise OSError(error, os.strerror(error))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    refuse(errno.EIO)
+    (outcome,), _ = _words([painted], tmp_path / "broken", models)
+    assert outcome.status == "failed" and "cannot be locked: Input/output error" in outcome.reason
+    refuse(errno.ENOLCK)
+    (outcome,), said = _words([painted], tmp_path / "out", models)
+    assert outcome.status == "done" and "has no locks" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_name_that_is_not_utf8_is_analyzed_once(painted: Path, models: Path, tmp_path: Path) -> None:
+    named = tmp_path / os.fsdecode(b"sl\xe9.tif")
+    shutil.copy(painted, named)
+    (outcome,), _ = _words([named], tmp_path / "out", models)
+    assert outcome.status == "done" and outcome.findings is not None
+    assert outcome.findings.slide.file == "sl\\udce9.tif"
+    assert [row["slide"] for row in _rows(tmp_path / "out")] == ["sl\\udce9"]
+    assert _words([named], tmp_path / "out", models)[0][0].status == "unchanged"
+    done = subprocess.run(
+        [*RUN, named, "--out", tmp_path / "out", "--models", models, "--only", "tumor"], capture_output=True
+    )
+    assert done.returncode == 0 and b"already done" in done.stderr, done.stderr
 
 
 def test_check_counts_a_thorough_look_at_nuclei_eight_times(

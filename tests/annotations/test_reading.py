@@ -449,6 +449,24 @@ def test_a_turned_tiff_mask_stands_as_the_slide_does(orientation: int, tmp_path:
     assert (read_mask(path, (400, 300)) == upright).all()
 
 
+def test_what_a_map_of_numbers_does_not_judge_is_not_marked(tmp_path: Path) -> None:
+    values = np.array([[np.nan, 0.0, 0.5, np.nan]] * 3, np.float32)
+    tifffile.imwrite(tmp_path / "map.tif", values)
+    assert read_mask(tmp_path / "map.tif", (400, 300)).tolist() == [[False, False, True, False]] * 3
+
+
+def test_a_hole_elsewhere_in_the_layer_cuts_nothing(tmp_path: Path) -> None:
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in SQUARE[:4])
+    far = "".join(f'<Vertex X="{x + 500}" Y="{y}"/>' for x, y in SQUARE[:4])
+    region = '<Region Type="0" NegativeROA="{}"><Vertices>{}</Vertices></Region>'
+    (tmp_path / "a.xml").write_text(
+        f"<Annotations><Annotation><Regions>{region.format(0, vertices)}{region.format(1, far)}"
+        "</Regions></Annotation></Annotations>"
+    )
+    (found,) = read_regions(tmp_path / "a.xml")
+    assert found.geometry.area == 100 * 80
+
+
 def test_an_empty_mask_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(path)

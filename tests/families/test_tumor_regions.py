@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lobule.annotations import polygons_from_mask
-from lobule.families.tumor import cell_areas_mm2, least_region_mm2, tumor_mask, tumor_regions
+from lobule.families.tumor import (
+    cell_areas_mm2,
+    least_region_mm2,
+    refinement_frame,
+    tumor_mask,
+    tumor_regions,
+)
 from lobule.findings.maps import ScalarMap
 from lobule.geometry import Mpp, WorkingFrame
 
@@ -15,6 +23,21 @@ def map_of(values: list[list[float]], slide_px: tuple[int, int], mpp: float = 0.
     """A map of cells of 256 µm over a slide."""
     frame = WorkingFrame(slide_px, Mpp(mpp, mpp), Mpp(256, 256))
     return ScalarMap(np.array(values, np.float32), frame)
+
+
+SIZES = st.tuples(st.integers(300, 200_000), st.integers(300, 200_000))
+
+
+@given(SIZES, st.floats(0.1, 1.0), st.floats(0.5, 2.0))
+def test_a_squashed_slide_fills_the_square_and_a_padded_one_its_longer_side(
+    size: tuple[int, int], mpp: float, ratio: float
+) -> None:
+    um = Mpp(mpp, mpp * ratio)
+    squashed = refinement_frame(size, um, 256, "squash")
+    assert squashed.size == (256, 256)
+    assert squashed.scale == pytest.approx((size[0] / 256, size[1] / 256))
+    padded = refinement_frame(size, um, 256)
+    assert max(padded.size) == 256 and padded.mpp.x == padded.mpp.y
 
 
 def test_cells_count_as_far_as_there_is_slide() -> None:

@@ -72,9 +72,9 @@ def test_a_right_model_loads(folder: Path) -> None:
         (("graphs", 0, "inputs", 0, "shape"), [-1, 0, 64, 3], "sizes are -1"),
         (("thresholds",), {"patch": "high"}, "thresholds: Expected `float`"),
         (("thresholds",), {}, "thresholds of this tumor model need 'patch'"),
-        (("thresholds",), {"patch": 1.01}, "threshold 'patch' is from 0 to 1, not 1.01"),
-        (("thresholds",), {"patch": -0.01}, "threshold 'patch' is from 0 to 1"),
-        (("thresholds",), {"patch": 0.5, "refine": 2}, "threshold 'refine' is from 0 to 1"),
+        (("thresholds",), {"patch": 1.0}, "threshold 'patch' is above 0 and below 1, not 1"),
+        (("thresholds",), {"patch": 0.0}, "threshold 'patch' is above 0 and below 1"),
+        (("thresholds",), {"patch": 0.5, "refine": 2}, "threshold 'refine' is above 0 and below 1"),
         (("thresholds",), {"patch": 0.5, "mask": 0.5}, "not 'mask'"),
         (("data",), [], "data"),
         (("data", 0, "used_for"), "fun", "data.0.used_for"),
@@ -317,6 +317,17 @@ def test_a_borrowed_graph_lies_with_the_shipped_model_that_it_is_of(folder: Path
         path.write_text(json.dumps(card), "utf-8")
         with pytest.raises(error, match=r"refine\.onnx"):
             load_model(folder)
+
+
+def test_a_refine_graph_takes_two_inputs_and_gives_one_map() -> None:
+    refine = load_model(shipped_models()["tumor-breast-lite0"]).card.graph("refine")
+    assert refine is not None
+    assert changed(refine, fit="squash").fit == "squash"
+    with pytest.raises(ValueError, match="takes the slide and the heatmap"):
+        changed(refine, inputs=refine.inputs[:1])
+    planes = changed(refine.outputs[0], layout="NCHW", shape=(1, 1, 1024, 1024))
+    with pytest.raises(ValueError, match="gives one map, NHW"):
+        changed(refine, outputs=(planes,))
 
 
 def test_int8_is_a_file_of_its_own(folder: Path) -> None:

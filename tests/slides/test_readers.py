@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import PIL.Image
@@ -12,8 +13,11 @@ import tifffile
 from slides.painted import Picture, paint, reduce, write_dicom, write_leica_with_bounds, write_pyramid
 from slides.slide_contract import SlideContract
 
+from lobule.errors import SlideReadError
 from lobule.geometry import Box, Mpp
 from lobule.slides import ArraySlide, Slide, open_slide
+from lobule.slides.openslide_reader import OpenSlideSlide
+from lobule.slides.slide import listed
 
 
 class TestAperio(SlideContract):
@@ -270,6 +274,77 @@ def test_tiff_and_jpeg_turn_pictures_the_same_way(orientation: int, picture: Pic
         assert np.array_equal(png.read_level(0, (0, 0), png.size), tiff.read_level(0, (0, 0), png.size))
         part = tiff.read_level(0, (30, 40), (50, 20))
         assert np.array_equal(part, png.read_level(0, (30, 40), (50, 20)))
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(0x0128, 700_000), (0x0102, "eight"), (0x0100, 0.5), (0x0131, 0.5)]
+)
+def test_a_turned_picture_with_odd_exif_tags_is_read(
+    tag: int, value: object, picture: Picture, tmp_path: Path
+) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(picture).save(tmp_path / "plain.jpg", exif=exif)
+    exif[tag] = value
+    PIL.Image.fromarray(picture).save(tmp_path / "odd.jpg", exif=exif)
+    with open_slide(tmp_path / "plain.jpg") as plain, open_slide(tmp_path / "odd.jpg") as odd:
+        assert odd.size == plain.size == picture.shape[:2]
+        assert np.array_equal(*(slide.read_level(0, (0, 0), odd.size) for slide in (odd, plain)))
+
+
+def test_exif_that_cannot_be_read_is_told_and_the_picture_stands_as_stored(
+    picture: Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PIL.Image.fromarray(picture).save(tmp_path / "a.png")
+
+    def fail(image: PIL.Image.Image) -> None:
+        raise SyntaxError("not a TIFF file")
+
+    monkeypatch.setattr(PIL.Image.Image, "getexif", fail)
+    with open_slide(tmp_path / "a.png") as slide:
+        assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
+        assert any("EXIF data are damaged" in line for line in slide.properties.warnings)
+
+
+def test_a_damaged_icc_profile_does_not_hide_the_slide(
+    picture: Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openslide import OpenSlide
+    from PIL.ImageCms import PyCMSError
+
+    def fail(slide: OpenSlide) -> None:
+        raise PyCMSError("cannot open profile from string")
+
+    monkeypatch.setattr(OpenSlide, "color_profile", property(fail))
+    write_pyramid(tmp_path / "a.svs", picture, 0.5, kind="aperio")
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert slide.properties.reader == "openslide" and slide.properties.icc_profile is None
+
+
+def test_a_hamamatsu_text_file_brings_the_pictures_that_it_names(tmp_path: Path) -> None:
+    names = {
+        "hamamatsu.ImageFile": "a.jpg",
+        "hamamatsu.ImageFile(1,0)": "a(1,0).jpg",
+        "hamamatsu.MapFile": "gone.jpg",
+    }
+    for name in ("a.vms", "a.jpg", "a(1,0).jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    slide = SimpleNamespace(
+        path=tmp_path / "a.vms",
+        properties=SimpleNamespace(format="hamamatsu"),
+        _handle=SimpleNamespace(properties={**names, "openslide.vendor": "b.jpg"}),
+    )
+    found = OpenSlideSlide.files(cast("OpenSlideSlide", slide))
+    assert [path.name for path in found] == ["a.vms", "a(1,0).jpg", "a.jpg"]
+
+
+def test_a_folder_that_may_not_be_listed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(SlideReadError, match="this folder cannot be read: Permission denied"):
+        listed(tmp_path)
 
 
 def test_uneven_aperio_levels_equal_the_stored_pixels(tmp_path: Path) -> None:

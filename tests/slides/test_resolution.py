@@ -13,7 +13,7 @@ from slides.painted import Picture, write_dicom, write_pyramid
 from lobule.errors import ConfigurationError, MissingResolutionError
 from lobule.geometry import Mpp
 from lobule.slides import ArraySlide, open_slide, read_mpp_csv, require_mpp
-from lobule.slides.resolution import judge_mpp, mpp_from_resolution_tag, parse_number
+from lobule.slides.resolution import judge_mpp, magnification, mpp_from_resolution_tag, parse_number
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,22 @@ from lobule.slides.resolution import judge_mpp, mpp_from_resolution_tag, parse_n
 )  # fmt: skip
 def test_numbers_are_read_as_vendors_write_them(text: object, value: float | None) -> None:
     assert parse_number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("stated", "power"), [("40", 40.0), ("NaN", None), ("inf", None), (0, None), (None, None)]
+)
+def test_a_power_is_a_finite_number(stated: object, power: float | None) -> None:
+    assert magnification(stated) == power
+
+
+def test_who_gives_the_mpp_is_not_asked_to_give_it(picture: Picture, tmp_path: Path) -> None:
+    write_pyramid(tmp_path / "a.svs", picture, 0.5, kind="aperio", power="40")
+    with open_slide(tmp_path / "a.svs") as asked:
+        assert any(line.endswith("with --mpp") for line in asked.properties.warnings)
+    with open_slide(tmp_path / "a.svs", mpp=Mpp(0.25, 0.25)) as given:
+        assert not any(line.endswith("with --mpp") for line in given.properties.warnings)
+        assert any("overrides the file's 0.5" in line for line in given.properties.warnings)
 
 
 @pytest.mark.parametrize(

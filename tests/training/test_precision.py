@@ -160,6 +160,15 @@ def test_crops_of_small_fields_are_mirrored_out() -> None:
     assert grown.shape == (5, 5, 3)
     np.testing.assert_array_equal(grown[:2, :2].ravel(), np.arange(12))
     np.testing.assert_array_equal(grown[2], grown[1])
+    assert precision._grown(np.zeros((9, 2, 3), np.uint8), 5, 4).shape == (12, 8, 3)
+
+
+def test_a_student_is_proven_on_the_data_of_the_recipe_that_it_was_made_of(
+    folder: Path, tmp_path: Path
+) -> None:
+    # read, and refused for the family of the recipe it leads to
+    with pytest.raises(ConfigurationError, match="not of the nuclei family"):
+        prove_precisions(folder, RECIPES / "tumor-breast-small0.toml", tmp_path, tmp_path, say=print)
 
 
 def test_bfloat16_is_a_matter_of_openvino() -> None:

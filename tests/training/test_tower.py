@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lobule.models.zoo import load_model  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import compare_recipes  # noqa: E402
 from lobule.training.loop import Devices, read_curve  # noqa: E402
+from lobule.training.precision import prove_precisions  # noqa: E402
 from lobule.training.robustness import DISTURBANCES  # noqa: E402
 from lobule.training.tower import evaluate, export_run, open_run, train_run  # noqa: E402
 
@@ -55,10 +57,10 @@ def write_recipe(path: Path, **changes: str) -> Path:
     for old, new in {
         'sets = ["monuseg", "tnbc"]': 'sets = ["drawn"]',
         'by = "patient"': 'by = "column"',
-        'selection = ["TNBC-11", "TCGA-A7-A13F", "TCGA-E2-A1B5", "TCGA-B0-5711"]': "",
+        "thresholds = { mask = 0.55, depth = 0.2, min_area_um2 = 3.0 }": "",
         'weights = "imagenet"': 'weights = "none"',
         "crop_px = 256": "crop_px = 64",
-        "steps = 6000": "steps = 6",
+        "steps = 4500": "steps = 6",
         "batch = 12": "batch = 2",
         'precision = "bfloat16"': 'precision = "float32"',
         'name = "nuclei-breast-lite0"': f'name = "{path.stem}"',
@@ -217,6 +219,34 @@ def test_fields_that_trained_a_run_are_not_scored_as_kept_out(
         train_run(recipe, tmp_path / "moved", run, say=lambda _: None)
 
 
+def test_a_run_does_not_go_on_under_other_outlines(
+    data: Path, recipe: Path, run: Path, tmp_path: Path
+) -> None:
+    corrected = tmp_path / "corrected"
+    shutil.copytree(data, corrected)
+    labels = corrected / "drawn" / "labels" / "training1.png"
+    Image.fromarray(np.asarray(Image.open(labels)) * np.uint16(2)).save(labels)
+    shutil.copytree(run, tmp_path / "a")
+    with pytest.raises(
+        ConfigurationError, match=r"outlines of drawn/training1 are not those that .*/a learned"
+    ):
+        train_run(recipe, corrected, tmp_path / "a", say=lambda _: None)
+    assert open_run(tmp_path / "a") == replace(open_run(run), folder=tmp_path / "a")
+
+
+def test_a_card_names_the_fields_that_trained_and_no_others(data: Path, run: Path, tmp_path: Path) -> None:
+    fewer = tmp_path / "fewer"
+    shutil.copytree(data, fewer)
+    manifest = fewer / "drawn" / "manifest.csv"
+    lines = [line for line in manifest.read_text("utf-8").splitlines() if not line.startswith("training2")]
+    manifest.write_text("\n".join(lines) + "\n", "utf-8")
+    for kind in ("images", "labels"):
+        (fewer / "drawn" / kind / "training2.png").unlink()
+    with pytest.raises(ConfigurationError, match="other fields trained"):
+        export_run(run, fewer, tmp_path / "nuclei-mine", say=lambda _: None)
+    assert not (tmp_path / "nuclei-mine").exists()
+
+
 def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, data: Path) -> None:
     found = evaluate(run, data, "test", say=lambda _: None, robustness=True)
     folder = run / "evaluation-test"
@@ -261,6 +291,8 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     )
     with pytest.raises(LeakageError, match=r"training0.*training of nuclei-mine"):
         evaluate(tmp_path / "nuclei-mine", moved, "test", say=lambda _: None, recipe=recipe)
+    with pytest.raises(LeakageError, match=r"training0.*training of nuclei-mine"):
+        prove_precisions(tmp_path / "nuclei-mine", recipe, moved, tmp_path / "work", say=lambda _: None)
     plain = write_recipe(
         tmp_path / "nuclei-plain.toml",
         **{'split = "learned"\ndistance_weight = 2.0': 'split = "watershed"'},
@@ -299,7 +331,7 @@ def test_a_patient_on_both_sides_is_refused_before_anything_is_trained(
 
 
 def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Path, data: Path) -> None:
-    lite = write_recipe(tmp_path / "nuclei-small.toml", **{"steps = 6000": "steps = 2"})
+    lite = write_recipe(tmp_path / "nuclei-small.toml", **{"steps = 4500": "steps = 2"})
     absent = write_recipe(
         tmp_path / "nuclei-absent.toml",
         **{'name = "lite0"': 'name = "resnet50"', 'weights = "none"': 'weights = "nowhere.pth"'},
@@ -314,6 +346,10 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     told.clear()
     compare_recipes([lite], data, tmp_path / "runs", table, seeds=2, say=told.append)
     assert not told  # done runs are not done again
+    shutil.copytree(data, tmp_path / "copied")
+    compare_recipes([lite], tmp_path / "copied", tmp_path / "runs", table, seeds=1, say=told.append)
+    assert any(line.startswith("on drawn") for line in told)  # on other data they are looked at again
+    told.clear()
     with pytest.raises(ConfigurationError, match="there is no folder drawn"):
         compare_recipes([lite], tmp_path, tmp_path / "runs", table, seeds=2, say=told.append)
     scores = tmp_path / "runs" / "nuclei-small" / "seed-21" / "evaluation-test" / "scores.json"
@@ -325,7 +361,7 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     # a run of fewer steps than are asked for is none, and one of another recipe is nobody's to overwrite
     compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append, steps=3)
     assert "not run" in table.read_text("utf-8")
-    write_recipe(lite, **{"steps = 6000": "steps = 2", "batch = 12": "batch = 3"})
+    write_recipe(lite, **{"steps = 4500": "steps = 2", "batch = 12": "batch = 3"})
     with pytest.raises(ConfigurationError, match="another recipe"):
         compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
 
@@ -376,6 +412,23 @@ def test_a_checkpoint_cut_short_is_named_and_stays(
     with pytest.raises(ResultError, match=r"checkpoint\.pt.*damaged"):
         train_run(recipe, data, broken, say=lambda _: None)
     assert checkpoint.read_bytes() == b"not a checkpoint"
+
+
+def test_loaders_are_refused_where_processes_do_not_begin_as_copies(
+    tmp_path: Path, data: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    with pytest.raises(ConfigurationError, match="--loaders"):
+        train_run(recipe, data, tmp_path / "a", say=lambda _: None, devices=Devices("cpu", 1, 2))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_recipe_with_line_ends_of_windows_is_compared(tmp_path: Path, data: Path) -> None:
+    recipe = write_recipe(tmp_path / "nuclei-crlf.toml", **{"steps = 4500": "steps = 1"})
+    recipe.write_bytes(recipe.read_bytes().replace(b"\n", b"\r\n"))
+    table = tmp_path / "table.md"
+    compare_recipes([recipe], data, tmp_path / "runs", table, seeds=1, say=lambda _: None)
+    assert "1 of 1" in table.read_text("utf-8")
 
 
 def test_a_table_without_a_folder_and_recipes_of_one_name_are_refused_before_training(

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lobule.analysis.given_mpp import open_with_mpp
+from lobule.analysis.given_mpp import open_with_mpp, rows_of_no_slide
 from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
-from lobule.analysis.results import FINDINGS, are_whole, results_in, writing
-from lobule.analysis.single import Result, name_of, prepare, run_stages
+from lobule.analysis.results import FINDINGS, are_whole, name_of, results_in, writing
+from lobule.analysis.single import Result, prepare, run_stages
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import write_summary
@@ -28,6 +28,9 @@ __all__ = ["Outcome", "analyze_slides", "slide_ids"]
 
 WORK = ".lobule"
 """The hidden folder beside a slide's results that holds what an interrupted run has done."""
+
+_LOCKED = "lock"
+"""The stage at which a slide fails that another run is at work on."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ def analyze_slides(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultWriteError(out, f"cannot be written: {error.strerror or error}") from error
+    if (unused := rows_of_no_slide(slides, mpp)) is not None:
+        reporter.say(unused)
     outcomes: list[Outcome] = []
     ids = slide_ids(slides)
     equipment = equip(options) if equipment is None else equipment
@@ -180,6 +185,10 @@ def _attempt(
             fresh = not folder.exists()
             try:
                 with FolderWork(folder / WORK) as work:
+                    if not work.locked:
+                        reporter.say(
+                            f"{folder}: this file system has no locks; let no second run write there"
+                        )
                     result = run_stages(prepared, work, reporter, equipment.networks)
                     stage = "write"
                     result.write(out)
@@ -204,6 +213,8 @@ def _attempt(
         if isinstance(error, ConfigurationError) and error.option != "--max-ram":
             # the same for every slide, while the memory that is needed depends on the slide
             raise
+        if isinstance(error, ResultLockedError):
+            stage = _LOCKED
         return Outcome(path, slide_id, "failed", stage, str(error), None, None)
     except Exception as error:
         # the one place for what nobody foresaw: the slide is named, the others go on
@@ -227,6 +238,8 @@ def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
                 rows[path.parent.name, ""] = _row(found, path.parent.name)
     for outcome in outcomes:
         if outcome.status == "failed":
+            if outcome.stage == _LOCKED and (outcome.slide_id, "") in rows:
+                continue  # the run that was at work there is done
             # a file that was not read may be another slide than the one whose results lie under its name
             unread = outcome.stage in ("open", "prepare")
             rows[outcome.slide_id, str(outcome.slide) if unread else ""] = {

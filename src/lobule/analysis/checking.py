@@ -14,7 +14,14 @@ from lobule.analysis.given_mpp import open_with_mpp
 from lobule.analysis.memory import estimate_bytes
 from lobule.analysis.networks import precision_of
 from lobule.analysis.options import Options
-from lobule.analysis.stages import TissueOutcome, grid_over, look_at_slide, look_for_tissue, too_coarse
+from lobule.analysis.stages import (
+    TissueOutcome,
+    grid_over,
+    look_at_slide,
+    look_for_tissue,
+    too_coarse,
+    too_small,
+)
 from lobule.errors import LobuleError
 from lobule.families.nuclei import SIDES
 from lobule.geometry import Box, Mpp, WorkingFrame
@@ -151,7 +158,10 @@ def _estimate(
         graph = None if model is None else model.card.graph(role)
         if family not in options.only or graph is None or graph.mpp is None or family not in costs.seconds:
             continue
-        if why := too_coarse(family, mpp, graph.mpp):
+        why = too_coarse(family, mpp, graph.mpp)
+        if family == "tumor":
+            why = why or too_small(slide.size, mpp, graph)
+        if why is not None:
             remarks.append(f"the {family} stage will be skipped: {why}")
             continue
         frame = working_frame(slide, graph.mpp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +44,7 @@ _WRITTEN = {
     "nuclei.geojson.gz",
     *(name for name, _ in _TABLES.values()),
 }
+_LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 GALLERY = 6
 """Nuclei of each kind in the report's gallery."""
 GALLERY_UM = (16.0, 48.0)
@@ -76,7 +78,8 @@ def write_result(result: Result, folder: Path) -> Path:
         write_report(folder / "report.html", findings, drawn)
         text = json.dumps(values_of(findings), indent=1, ensure_ascii=False, allow_nan=False)
         with whole_file(folder / FINDINGS) as stream:
-            stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+            # a name that is no UTF-8 is written as \\udcXX: half a surrogate pair is no JSON
+            stream.write(_LONE_SURROGATE.sub(lambda half: f"\\\\u{ord(half[0]):04x}", text).encode() + b"\n")
     return folder
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from lobule.analysis.networks import Networks
 from lobule.analysis.single import Result
-from lobule.analysis.stages import side_step
 from lobule.geometry import Box, WorkingFrame
 from lobule.models.zoo import Model
 from lobule.slides import open_slide, read_mirrored
@@ -94,7 +93,7 @@ def _works(result: Result) -> Iterator[_Work]:
         model, grid = result.prepared.models["nuclei"], nuclei.grid
         graph = model.card.graph("segment")
         assert graph is not None
-        step = side_step(graph)
+        step = graph.side_multiple_px
         tiles = len(nuclei.indices) + (0 if nuclei.elsewhere is None else nuclei.elsewhere.tiles)
         yield _Work(
             "nuclei",

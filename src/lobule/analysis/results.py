@@ -11,9 +11,17 @@ from lobule.errors import ResultWriteError
 from lobule.findings.schema import Findings, OutputFile
 from lobule.strict import from_json
 
-__all__ = ["FINDINGS", "are_whole", "output_file", "results_in", "writing"]
+__all__ = ["FINDINGS", "are_whole", "name_of", "output_file", "results_in", "writing"]
 
 FINDINGS = "findings.json"
+
+
+def name_of(path: Path) -> str:
+    """What a slide's results are called: the file's name without its ending."""
+    for ending in (".ome.tiff", ".ome.tif"):
+        if path.name.lower().endswith(ending) and len(path.name) > len(ending):
+            return path.name[: -len(ending)]
+    return path.stem
 
 
 def output_file(path: Path) -> OutputFile:

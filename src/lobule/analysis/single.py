@@ -28,6 +28,7 @@ from lobule.analysis.measurements import (
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
 from lobule.analysis.networks import Networks, precisions_of, start_tumor_networks
 from lobule.analysis.options import Options
+from lobule.analysis.results import name_of
 from lobule.analysis.stages import (
     TissueOutcome,
     look_at_slide,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 
     from lobule.analysis.nuclei_stage import NucleiOutcome, Place
 
-__all__ = ["Prepared", "Result", "analyze", "name_of", "prepare", "run_stages"]
+__all__ = ["Prepared", "Result", "analyze", "prepare", "run_stages"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +261,10 @@ def _model_use(model: Model) -> ModelUse:
         name=model.name,
         version=model.card.version,
         family=model.card.family,
-        files_sha256={entry.file: entry.sha256 for entry in model.card.files()},
+        files_sha256={
+            entry.file if entry.of is None else f"{entry.of}/{entry.file}": entry.sha256
+            for entry in model.card.files()
+        },
         card_sha256=model.card_sha256,
         terms=model.card.terms,
         intended_use=model.card.intended_use,
@@ -479,14 +483,6 @@ def _done(
         working_mpp=(outcome.frame.mpp.x, outcome.frame.mpp.y),
         tiles=tiles,
     )
-
-
-def name_of(path: Path) -> str:
-    """What a slide's results are called: the file's name without its ending."""
-    for ending in (".ome.tiff", ".ome.tif"):
-        if path.name.lower().endswith(ending) and len(path.name) > len(ending):
-            return path.name[: -len(ending)]
-    return path.stem
 
 
 def analyze(

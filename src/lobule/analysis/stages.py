@@ -27,7 +27,6 @@ __all__ = [
     "look_for_tissue",
     "mirrored_share",
     "overview_frame",
-    "side_step",
     "too_coarse",
     "too_small",
 ]
@@ -139,14 +138,6 @@ def grid_over(frame: WorkingFrame, graph: Graph) -> TileGrid:
     return TileGrid(frame.size, graph.tile_px, 0 if whole else graph.halo_px)
 
 
-def side_step(graph: Graph) -> int:
-    """What a side of the graph's input must be a multiple of; the tile itself where its size is fixed."""
-    pixels = graph.inputs[0]
-    if any(size != -1 for axis, size in zip(pixels.layout, pixels.shape, strict=True) if axis in "HW"):
-        return graph.tile_px
-    return graph.side_step or graph.tile_px & -graph.tile_px
-
-
 class StageTiles:
     """Reads tiles of one graph's grid and runs networks on them, each step timed."""
 
@@ -157,7 +148,7 @@ class StageTiles:
         if graph is None:
             raise LobuleError(f"model {model.name} has no graph of role {role}")
         self.grid = grid_over(frame, graph)
-        self._side_step = side_step(graph)
+        self._side_step = graph.side_multiple_px
         self._slide, self._model, self._frame = slide, model, frame
         self._clock, self._stage = clock, stage
 

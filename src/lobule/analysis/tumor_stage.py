@@ -352,7 +352,7 @@ def _refinement_overview(slide: Slide, model: Model, mpp: Mpp, tiles: int, clock
     if graph is None or tiles < MIN_CELLS_TO_REFINE:
         return None
     with clock.part("tumor", "decode"):
-        return read_overview(slide, refinement_frame(slide.size, mpp, graph.tile_px))
+        return read_overview(slide, refinement_frame(slide.size, mpp, graph.tile_px, graph.fit or "pad"))
 
 
 def _refine(
@@ -373,7 +373,9 @@ def _refine(
             None,
             f"too few tiles hold tissue to refine ({cells}): regions are the heatmap at its threshold",
         )
-    frame = refinement_frame(heatmap.frame.slide_size, heatmap.frame.slide_mpp, graph.tile_px)
+    frame = refinement_frame(
+        heatmap.frame.slide_size, heatmap.frame.slide_mpp, graph.tile_px, graph.fit or "pad"
+    )
     with clock.part("tumor", "prepare"):
         inputs = prepare_refinement(overview, heatmap, frame, graph)
     # one picture a slide: one run at a time, whose threads do not depend on how many workers there are

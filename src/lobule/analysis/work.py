@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -80,8 +81,14 @@ class MemoryWork:
         """See Work."""
 
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
 class FolderWork:
     """Keeps records in ``folder``, which one process at a time may hold (the lock dies with the process)."""
+
+    locked = True
+    """False where the file system knows no locks, as some of clusters do."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -91,7 +98,14 @@ class FolderWork:
             self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise ResultWriteError(folder.parent, f"cannot be written: {error.strerror or error}") from error
-        if not _lock(self._lock):
+        try:
+            taken = _lock(self._lock)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(self._lock)
+                raise ResultWriteError(folder.parent, f"cannot be locked: {error.strerror}") from error
+            taken, self.locked = True, False
+        if not taken:
             os.close(self._lock)
             raise ResultLockedError(
                 folder.parent, "another run is writing these results; wait for it or end it"
@@ -120,7 +134,7 @@ class FolderWork:
 
 
 def _lock(descriptor: int) -> bool:
-    """Takes the whole-file lock without waiting; False if another process has it."""
+    """Takes the whole-file lock without waiting; False if another process has it. Raises OSError."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -60,7 +60,8 @@ def read_mask(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray
         return opaque
     if pixels.ndim not in (2, 3):
         raise AnnotationError(path, f"a mask has one plane, not an array of shape {pixels.shape}")
-    marked: NDArray[np.bool_] = pixels != 0
+    # NaN of a map of numbers is what was not looked at
+    marked: NDArray[np.bool_] = np.nan_to_num(pixels) != 0 if pixels.dtype.kind == "f" else pixels != 0
     if marked.ndim == 3:
         marked = np.any(marked, axis=2)
     return marked

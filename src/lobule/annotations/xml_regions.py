@@ -164,7 +164,7 @@ def _from_layers(root: Element, tell: Callable[[str], None] | None) -> list[Regi
                 drawn.append((region.get("Text") or layer.get("Name") or "", geometry))
         for name, geometry in drawn:
             # a hole is cut out of what it lies in; an island drawn within it stays
-            cut = [hole for hole in holes if not hole.covers(geometry)]
+            cut = [hole for hole in holes if hole.intersects(geometry) and not hole.covers(geometry)]
             left = polygonal(shapely.difference(geometry, shapely.union_all(cut))) if cut else geometry
             if left is not None:
                 regions.append(Region(name, left))

@@ -81,6 +81,8 @@ def run() -> NoReturn:
     """
     # imports make a hundred thousand objects that stay: looking through them every 700 takes a twentieth of a second
     gc.set_threshold(10_000, 10, 10)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     status = 1
     try:
         main()

@@ -31,6 +31,7 @@ def check(
     Exit status: 0 all can be analyzed, 1 some cannot, 2 wrong use.
     """
     from lobule.analysis.checking import check_slides
+    from lobule.analysis.given_mpp import rows_of_no_slide
     from lobule.analysis.options import STAGES, Options
     from lobule.cli.analyze import existing_slides, parse_mpp, parse_nuclei
 
@@ -41,7 +42,10 @@ def check(
         thorough=thorough,
         workers=workers,
     )
-    results = check_slides(existing_slides(slides), options, parse_mpp(mpp))
+    named, given = existing_slides(slides), parse_mpp(mpp)
+    if (unused := rows_of_no_slide(named, given)) is not None:
+        click.echo(unused, err=True)
+    results = check_slides(named, options, given)
     for result in results:
         if result.problems:
             click.echo(f"BAD   {result.problems[0]}")

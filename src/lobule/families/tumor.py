@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +53,17 @@ def decode_patch(model: str, output: NDArray[np.generic]) -> float:
     return float(output[0, 1])
 
 
-def refinement_frame(slide_size: tuple[int, int], slide_mpp: Mpp, size_px: int) -> WorkingFrame:
-    """The frame in which the whole slide fits a square of ``size_px``, its aspect kept (fit="pad")."""
-    longest_um = max(slide_size[0] * slide_mpp.x, slide_size[1] * slide_mpp.y)
-    side = longest_um / size_px
-    return WorkingFrame(slide_size, slide_mpp, Mpp(side, side))
+def refinement_frame(
+    slide_size: tuple[int, int], slide_mpp: Mpp, size_px: int, fit: Literal["pad", "squash"] = "pad"
+) -> WorkingFrame:
+    """The frame in which the whole slide fits a square of ``size_px``: its aspect kept, or squashed to fill it.
+
+    H2G-Net squashes (Pedersen et al. 2022); pixels of such a frame are not square.
+    """
+    width_um, height_um = slide_size[0] * slide_mpp.x, slide_size[1] * slide_mpp.y
+    if fit == "pad":
+        width_um = height_um = max(width_um, height_um)
+    return WorkingFrame(slide_size, slide_mpp, Mpp(width_um / size_px, height_um / size_px))
 
 
 def heatmap_on_grid(heatmap: ScalarMap, grid: WorkingFrame, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -83,7 +89,7 @@ def heatmap_on_grid(heatmap: ScalarMap, grid: WorkingFrame, shape: tuple[int, in
 def prepare_refinement(
     overview: RgbImage, heatmap: ScalarMap, frame: WorkingFrame, graph: Graph
 ) -> dict[str, NDArray[np.generic]]:
-    """The inputs of the refinement graph: the slide fitted top left into a white square, and the heatmap on it."""
+    """The inputs of the refinement graph: the slide at the top left of a white square, and the heatmap on it."""
     side = graph.tile_px
     pixels = np.full((side, side, 3), 255, np.uint8)
     height, width = min(overview.shape[0], side), min(overview.shape[1], side)

@@ -123,9 +123,19 @@ class Graph(Strict, frozen=True, kw_only=True):
             raise ValueError("mpp is null for a refine graph and a number for any other")
         if (self.fit is None) == (self.role == "refine"):
             raise ValueError("fit is stated by a refine graph and by no other")
+        if self.role == "refine" and (len(self.inputs) != 2 or self.outputs[0].layout != "NHW"):
+            raise ValueError("a refine graph takes the slide and the heatmap and gives one map, NHW")
         formats = [lower.precision for lower in self.lower_precisions]
         if len(set(formats)) != len(formats):
             raise ValueError(f"two proofs of one precision: {formats}")
+
+    @property
+    def side_multiple_px(self) -> int:
+        """What a side of the input must be a multiple of; the tile itself where its size is fixed."""
+        pixels = self.inputs[0]
+        if any(size != -1 for axis, size in zip(pixels.layout, pixels.shape, strict=True) if axis in "HW"):
+            return self.tile_px
+        return self.side_step or self.tile_px & -self.tile_px
 
     def lower(self, precision: str) -> LowerPrecision | None:
         """The proof of that precision, or None."""
@@ -171,10 +181,12 @@ class _Bounds(NamedTuple):
 
 
 _PROBABILITY = _Bounds(lambda value: 0 <= value <= 1, "from 0 to 1")
+_DIVIDING = _Bounds(lambda value: 0 < value < 1, "above 0 and below 1")
 _THRESHOLDS: dict[Family, dict[str, _Bounds]] = {
-    "tumor": dict.fromkeys(("patch", "refine", "screen_low", "screen_high"), _PROBABILITY),
+    "tumor": dict.fromkeys(("patch", "refine"), _DIVIDING)
+    | dict.fromkeys(("screen_low", "screen_high"), _PROBABILITY),
     "nuclei": {
-        "mask": _Bounds(lambda value: 0 < value < 1, "above 0 and below 1"),
+        "mask": _DIVIDING,
         "depth": _Bounds(lambda value: 0 < value <= 1, "above 0 and at most 1"),
         "split_um": _Bounds(lambda value: value > 0, "above 0"),
         "min_area_um2": _Bounds(lambda value: value >= 0, "0 or more"),

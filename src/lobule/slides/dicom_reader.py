@@ -22,7 +22,7 @@ from lobule.slides.dicom_structure import (
 )
 from lobule.slides.jpeg_frames import DecodeError, decode_jpeg, read_jpeg_header
 from lobule.slides.levels import build_levels, read_clipped
-from lobule.slides.resolution import judge_mpp, parse_number
+from lobule.slides.resolution import judge_mpp, magnification, parse_number
 from lobule.slides.reused_memory import borrow
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
 from lobule.slides.tiff_levels import SegmentCache
@@ -145,7 +145,7 @@ class DicomSlide(Slide):
             self._frames.append(locate_frames(self._files[-1], image))
         base = self._images[0]
         x, y = (parse_number(value) for value in base.spacing_mm)
-        power = parse_number(base.objective_power)
+        power = magnification(base.objective_power)
         resolution = judge_mpp(
             None if x is None else x * 1000.0,
             None if y is None else y * 1000.0,

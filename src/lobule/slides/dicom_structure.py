@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lobule.errors import SlideReadError
+from lobule.slides.slide import listed
 from lobule.slides.tiff_structure import ByteFile
 
 __all__ = ["DicomImage", "is_dicom", "locate_frames", "read_dicom_header", "siblings_of"]
@@ -138,7 +139,8 @@ def _describe(path: Path, header: Any, pixel_offset: int) -> DicomImage:
 
 def siblings_of(image: DicomImage) -> Iterator[DicomImage]:
     """The other whole-slide files of the same series in the same folder, by name; damaged ones left out."""
-    for count, path in enumerate(sorted(image.path.parent.iterdir())):
+    count = 0
+    for path in listed(image.path.parent):
         if count >= MOST_SIBLINGS:
             return
         if path == image.path or not path.is_file():
@@ -147,6 +149,7 @@ def siblings_of(image: DicomImage) -> Iterator[DicomImage]:
             with path.open("rb") as file:
                 if not is_dicom(file.read(132)):
                     continue
+            count += 1
             other = read_dicom_header(path)
         except (OSError, SlideReadError):
             continue

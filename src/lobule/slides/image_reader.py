@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings as python_warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import numpy as np
 
 from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.slides.levels import build_levels, read_clipped
+from lobule.slides.orientation import TURNS
 from lobule.slides.resolution import Resolution, mpp_from_resolution_tag
 from lobule.slides.slide import RgbImage, Slide, SlideProperties
 
@@ -84,7 +86,6 @@ class ImageSlide(Slide):
 def _decode(path: Path, kind: str, notes: list[str]) -> tuple[RgbImage, Resolution, bytes | None]:
     """Pixels (H, W, 3) uint8 upright, resolution, ICC profile. Appends to ``notes`` what was changed."""
     import PIL.Image
-    import PIL.ImageOps
 
     try:
         with python_warnings.catch_warnings():
@@ -100,12 +101,13 @@ def _decode(path: Path, kind: str, notes: list[str]) -> tuple[RgbImage, Resoluti
                 frames = int(getattr(image, "n_frames", 1))
                 if frames > 1:
                     notes.append(f"only the first of {frames} pictures in the file is used")
-                turned = image.getexif().get(0x0112, 1)
+                turned = _orientation(image, notes)
                 resolution = _resolution(image, kind, sideways=turned in (5, 6, 7, 8))
                 icc = image.info.get("icc_profile")
-                upright = PIL.ImageOps.exif_transpose(image) if turned in range(2, 9) else image
-                upright.load()
-                pixels = _to_rgb(upright, path, notes)
+                image.load()
+                pixels = _to_rgb(image, path, notes)
+                if turned in TURNS:
+                    pixels = np.ascontiguousarray(TURNS[turned].apply(pixels))
     except UnsupportedSlideError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, TypeError) as error:
@@ -113,6 +115,15 @@ def _decode(path: Path, kind: str, notes: list[str]) -> tuple[RgbImage, Resoluti
     except PIL.Image.DecompressionBombError as error:
         raise UnsupportedSlideError(path, f"the {kind} is too large: {error}") from error
     return pixels, resolution, bytes(icc) if icc else None
+
+
+def _orientation(image: Image, notes: list[str]) -> int:
+    """The EXIF tag of that name; 1 (upright) where there is none or it cannot be read."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, struct.error):
+        notes.append("its EXIF data are damaged; it is taken to stand upright")
+        return 1
 
 
 def _resolution(image: Image, kind: str, *, sideways: bool) -> Resolution:

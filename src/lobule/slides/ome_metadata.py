@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lobule.slides.resolution import parse_number
+from lobule.slides.resolution import magnification, parse_number
 
 __all__ = ["OmeImage", "read_ome_image"]
 
@@ -57,7 +57,7 @@ def read_ome_image(description: str) -> OmeImage | None:
     size_c = _count(pixels.get("SizeC"))
     planes_c = len(channels) if channels and sum(channels) == size_c else max(1, size_c // _first(channels))
     objective = root.find("./Instrument/Objective")
-    power = None if objective is None else parse_number(objective.get("NominalMagnification"))
+    power = None if objective is None else magnification(objective.get("NominalMagnification"))
     return OmeImage(
         size_um=(sizes[0], sizes[1]),
         unit_problem=problem,

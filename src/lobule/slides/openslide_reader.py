@@ -11,8 +11,8 @@ import numpy as np
 from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.geometry import Box
 from lobule.slides.levels import build_levels, read_clipped
-from lobule.slides.resolution import judge_mpp, parse_number
-from lobule.slides.slide import RgbImage, Slide, SlideProperties
+from lobule.slides.resolution import judge_mpp, magnification, parse_number
+from lobule.slides.slide import RgbImage, Slide, SlideProperties, listed
 from lobule.slides.sniff import OF_NO_VENDOR, VENDOR_SUFFIXES
 from lobule.slides.tiff_levels import SegmentCache, StoredLevel
 from lobule.slides.tiff_pixels import UnsuitablePixels, plan_pixels
@@ -138,7 +138,7 @@ class OpenSlideSlide(Slide):
         self.levels, self._own_level = build_levels(sizes, tiles)
         self._own_downsample = [float(value) for value in self._handle.level_downsamples]
         self._find_stored_levels(vendor)
-        power = parse_number(raw.get("openslide.objective-power"))
+        power = magnification(raw.get("openslide.objective-power"))
         resolution = judge_mpp(
             raw.get("openslide.mpp-x", raw.get("aperio.MPP")),
             raw.get("openslide.mpp-y", raw.get("aperio.MPP")),
@@ -220,11 +220,12 @@ class OpenSlideSlide(Slide):
 
     def _read_icc(self) -> bytes | None:
         import openslide
+        from PIL.ImageCms import PyCMSError
 
         try:
             profile = self._handle.color_profile
-        except (openslide.OpenSlideError, OSError, ValueError):
-            return None
+        except (openslide.OpenSlideError, PyCMSError, OSError, ValueError):
+            return None  # it is kept and never applied: a damaged one is none
         return None if profile is None else bytes(profile.tobytes())
 
     @property
@@ -304,7 +305,12 @@ class OpenSlideSlide(Slide):
         if self.properties.format == "mirax":
             folder = self.path.with_suffix("")
             if folder.is_dir():
-                return (self.path, *sorted(part for part in folder.iterdir() if part.is_file()))
+                return (self.path, *(part for part in listed(folder) if part.is_file()))
+        if self.properties.format == "hamamatsu" and self.path.suffix.lower() in (".vms", ".vmu"):
+            # a text file that names pictures and maps beside it
+            named = {value for key, value in self._handle.properties.items() if key.startswith("hamamatsu.")}
+            beside = (path for path in listed(self.path.parent) if path.name in named and path.is_file())
+            return (self.path, *(path for path in beside if path != self.path))
         if self.properties.format == "dicom":
             from lobule.slides.dicom_structure import read_dicom_header, siblings_of
 

@@ -22,6 +22,7 @@ __all__ = [
     "MPP_RANGE",
     "Resolution",
     "judge_mpp",
+    "magnification",
     "mpp_from_option",
     "mpp_from_resolution_tag",
     "parse_number",
@@ -38,6 +39,8 @@ GIVEN_RANGE = (0.01, 100.0)
 
 LARGEST_GLASS_UM = 250_000.0
 """No glass slide is longer than 25 cm."""
+
+_GIVE_IT = "if areas look wrong give the right one with --mpp"
 
 TIMES_MPP = 10.0
 """Scanners show about 10 µm/px divided by the objective power: 20x 0.5, 40x 0.25."""
@@ -72,6 +75,12 @@ def parse_number(text: object) -> float | None:
 
 def _show(value: float | None) -> str:
     return "nothing" if value is None else f"{value:.6g}"
+
+
+def magnification(value: object) -> float | None:
+    """An objective's power as a file states it; None where that is no power."""
+    power = parse_number(value)
+    return power if power is not None and math.isfinite(power) and power > 0 else None
 
 
 def judge_mpp(
@@ -112,17 +121,12 @@ def judge_mpp(
         return Resolution(None, None, f"{stated}: the slide would be {longest_cm:.0f} cm long")
     warnings: tuple[str, ...] = ()
     mpp = Mpp(mx, my)
-    if objective_power is not None and math.isfinite(objective_power) and objective_power > 0:
-        off = mpp.mean * objective_power / TIMES_MPP
+    if (power := magnification(objective_power)) is not None:
+        off = mpp.mean * power / TIMES_MPP
         if not 1 / 3 < off < 3:
-            return Resolution(
-                None, None, f"{stated} but an objective of {objective_power:g}x; one of the two is wrong"
-            )
+            return Resolution(None, None, f"{stated} but an objective of {power:g}x; one of the two is wrong")
         if not 0.45 < off < 1.8:
-            warnings = (
-                f"{stated}, unusual for an objective of {objective_power:g}x; "
-                "if areas look wrong give the right one with --mpp",
-            )
+            warnings = (f"{stated}, unusual for an objective of {power:g}x; {_GIVE_IT}",)
     return Resolution(mpp, source, None, warnings)
 
 
@@ -172,7 +176,7 @@ def mpp_from_option(value: Mpp | float, option: str = "--mpp") -> Mpp:
 
 def with_given_mpp(properties: SlideProperties, given: Mpp, source: MppSource) -> SlideProperties:
     """The properties with the user's mpp in place of the file's, and a warning if they differ by > 10 %."""
-    warnings = properties.warnings
+    warnings = tuple(line for line in properties.warnings if not line.endswith(_GIVE_IT))
     own = properties.mpp
     if own is not None:
         off = max(given.x / own.x, own.x / given.x, given.y / own.y, own.y / given.y)

@@ -12,14 +12,23 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.errors import SlideReadError
 from lobule.geometry import Box, Mpp
 
-__all__ = ["Level", "MppSource", "RgbImage", "Slide", "SlideProperties"]
+__all__ = ["Level", "MppSource", "RgbImage", "Slide", "SlideProperties", "listed"]
 
 RgbImage = NDArray[np.uint8]
 """(height, width, 3) uint8 RGB."""
 
 MppSource = Literal["file", "resolution-tag", "option", "csv"]
+
+
+def listed(folder: Path) -> list[Path]:
+    """What lies in the folder, by name. Raises SlideReadError."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise SlideReadError(folder, f"this folder cannot be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)

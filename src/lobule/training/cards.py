@@ -453,7 +453,8 @@ def nuclei_card(
         scores=(),
         calibration="Not calibrated. Thresholds were chosen on the selection patients."
         if counts["selection"]
-        else "Not calibrated; without a selection part the thresholds are the defaults.",
+        else "Not calibrated; without a selection part the thresholds are the "
+        + ("recipe's." if recipe.thresholds else "defaults."),
         pixel_mean=(pixels[0][0], pixels[0][1], pixels[0][2]),
         pixel_std=(pixels[1][0], pixels[1][1], pixels[1][2]),
         terms=terms,

@@ -113,7 +113,10 @@ def compare_recipes(
         for k in range(seeds):
             out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
             late = minutes is not None and time.monotonic() - began > minutes * 60
-            if missing or _scored(out, path, recipe, steps) or data is None or late:
+            done = _scored(out, path, recipe, steps)
+            # on other data it is looked at anew what may be kept
+            same = done and (data is None or open_run(out).data == data.resolve())
+            if missing or same or data is None or late:
                 continue
             say(f"{recipe.name}, seed {recipe_seed(recipe) + k}")
             try:

@@ -106,7 +106,7 @@ def fit(
     model, optimizer = fabric.setup(network, plain)
     average = {key: value.to(fabric.device) for key, value in average.items()}
 
-    state = _Progress(folder, seed, total)
+    state = _Progress(folder, seed, total, fabric.strategy.precision)
     start = state.resume(network, plain, average, fabric.device)
     if settings.early_stop is not None and state.without_gain >= settings.early_stop.patience:
         start = total  # it had stopped
@@ -137,7 +137,8 @@ def fit(
         looked = None
         if done in looks:
             assert check is not None
-            looked = _look(network, average, check, fabric.device)
+            # devices that judged by themselves could stop at different steps
+            looked = fabric.broadcast(_look(network, average, check, fabric.device))
             state.judge(looked, average)
         if done % _NOTE_STEPS == 0 or done == total or looked is not None:
             state.note(CurvePoint(done, float(np.mean(running)), looked))
@@ -175,12 +176,9 @@ def _clip(
     """Shortens the gradients to a norm of 5. Raises ConfigurationError where the training has diverged."""
     diverged = not np.isfinite(losses).all()
     if not diverged:
-        try:
-            fabric.clip_gradients(model, optimizer, max_norm=5.0)
-        except RuntimeError as error:
-            if "non-finite" not in str(error):
-                raise
-            diverged = True
+        norm = fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
+        # in float16 a gradient overflows now and then: that step is left out and the next scaled less
+        diverged = settings.precision != "float16" and not bool(torch.isfinite(norm))
     if diverged:
         raise ConfigurationError(
             "learning_rate",
@@ -204,6 +202,8 @@ def check_settings(settings: LoopSettings, devices: Devices, *, selects: bool) -
             "--device", "cuda", "torch finds no CUDA device here; leave it out or say cpu"
         )
     kind: Literal["cpu", "cuda"] = "cuda" if cuda and devices.kind != "cpu" else "cpu"
+    if devices.loaders and "fork" not in torch.multiprocessing.get_all_start_methods():
+        raise ConfigurationError("--loaders", devices.loaders, "this system cannot start them; leave it out")
     if settings.precision == "float16" and kind == "cpu":
         raise ConfigurationError("precision", "float16", "processors train in float32 or bfloat16")
     if kind == "cuda" and devices.count > torch.cuda.device_count():
@@ -253,6 +253,8 @@ def _batches(
         batch_size=None,
         sampler=indices,
         num_workers=loaders,
+        # sources hold what cannot be sent to a process that does not begin as a copy of this one
+        multiprocessing_context="fork" if loaders else None,
         pin_memory=fabric.device.type == "cuda",
     )
     return iter(loader)
@@ -309,8 +311,10 @@ def _follow(average: dict[str, torch.Tensor], now: Mapping[str, torch.Tensor], d
 class _Progress:
     """What a run has reached: its curve, its best weights, its checkpoint."""
 
-    def __init__(self, folder: Path, seed: int, total: int) -> None:
+    def __init__(self, folder: Path, seed: int, total: int, precision: Any) -> None:
         self._folder, self._seed, self._total = folder, seed, total
+        self._precision = precision
+        """In float16 it holds the factor that keeps small gradients, which changes as the training goes."""
         self.curve: list[CurvePoint] = []
         self.best: dict[str, torch.Tensor] | None = None
         self.lowest = float("inf")
@@ -344,6 +348,7 @@ class _Progress:
             optimizer.load_state_dict(held["optimizer"])
             for key, value in held["average"].items():
                 average[key].copy_(value)
+            self._precision.load_state_dict(held.get("precision", {}))
             self.best, self.lowest = held["best"], held["lowest"]
             self.without_gain = held["without_gain"]
             self.running.extend(held["running"])
@@ -383,6 +388,7 @@ class _Progress:
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
             "average": dict(average),
+            "precision": self._precision.state_dict(),
             "best": self.best,
             "lowest": self.lowest,
             "without_gain": self.without_gain,

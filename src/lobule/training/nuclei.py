@@ -146,9 +146,25 @@ class NucleiTask:
 
     def fields(self) -> dict[str, dict[str, str]]:
         return {
-            part: {field.name: hashlib.sha256(field.pixels.tobytes()).hexdigest()[:16] for field in fields}
+            part: {field.name: _digest(field.pixels) for field in fields}
             for part, fields in self.parts.items()
         }
+
+    def labels(self) -> dict[str, dict[str, str]]:
+        return {
+            part: {field.name: _digest(field.instances) for field in fields}
+            for part, fields in self.parts.items()
+        }
+
+    def told(self, part: Part) -> str:
+        """What the part is, for those who read a score on it."""
+        fields = self.parts[part]
+        patients = len({field.patient for field in fields})
+        names = " and ".join(sorted({_SETS.get(field.source_set, field.source_set) for field in fields}))
+        apart = "kept out of training" if part == "test" else f"of the {part} part"
+        if part == "test" and self._recipe.split.by == "image":
+            apart = "of which other fields were trained on"
+        return f"{names}, {len(fields)} fields of {patients} patients {apart}"
 
     def counts(self) -> dict[str, dict[str, tuple[int, int, int]]]:
         """Fields, patients and nuclei by part and set."""
@@ -293,12 +309,7 @@ class NucleiTask:
             )
             for one, field in zip(maps, fields, strict=True)
         ]
-        patients = len({field.patient for field in fields})
-        names = " and ".join(sorted({_SETS.get(field.source_set, field.source_set) for field in fields}))
-        apart = "kept out of training" if part == "test" else f"of the {part} part"
-        if part == "test" and self._recipe.split.by == "image":
-            apart = "of which other fields were trained on"
-        where = f"{names}, {len(fields)} fields of {patients} patients {apart}"
+        where = self.told(part)
         scores = [
             _score(name, value, where, "probability above 0.5; bootstrap over fields")
             for name, value in pixel_intervals(images).items()
@@ -408,6 +419,10 @@ class NucleiTask:
         moved = self.disturb(predict, thresholds, "test")
         scores = (*found.scores, *_thorough(careful.scores), *_disturbed(moved, found.scores[0].on))
         return changed(card, scores=scores)
+
+
+def _digest(array: NDArray[np.generic]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
 def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.uint8]:

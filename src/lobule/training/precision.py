@@ -24,12 +24,11 @@ from lobule.strict import changed
 from lobule.training.bach import FieldImage, read_fields, tile_field
 from lobule.training.cards import write_card
 from lobule.training.composed import Frame, compose_frames
-from lobule.training.leakage import check_leakage
-from lobule.training.nuclei_sets import NucleiField, read_set
+from lobule.training.nuclei import NucleiTask
 from lobule.training.quantize import quantize_graph
-from lobule.training.recipe import NucleiRecipe, TumorRecipe, read_recipe
+from lobule.training.recipe import NucleiRecipe, StudentRecipe, TumorRecipe, read_recipe
 from lobule.training.score import score_fields
-from lobule.training.splits import split_fields
+from lobule.training.tower import check_unseen
 from lobule.whole_file import whole_file
 
 __all__ = ["prove_precisions"]
@@ -80,6 +79,9 @@ def prove_precisions(folder: Path, recipe_path: Path, data: Path, work: Path, *,
     Raises ConfigurationError where the recipe is of another family, MissingDependencyError without onnx.
     """
     model, recipe = load_model(folder), read_recipe(recipe_path)
+    if isinstance(recipe, StudentRecipe):
+        # its data are those of the recipe that it was made of
+        recipe = read_recipe(recipe_path.parent / recipe.of_recipe)
     family = {TumorRecipe: "tumor", NucleiRecipe: "nuclei"}.get(type(recipe))
     if family != model.card.family:
         raise ConfigurationError(
@@ -92,7 +94,7 @@ def prove_precisions(folder: Path, recipe_path: Path, data: Path, work: Path, *,
         trial = _Tumor(model, recipe, data, work)
     else:
         assert isinstance(recipe, NucleiRecipe)
-        trial = _Nuclei(model, recipe, data)
+        trial = _Nuclei(model, NucleiTask(recipe, recipe_path.parent, data, recipe.seed), recipe)
     graphs = []
     with TemporaryDirectory() as scratch:
         for graph in model.card.graphs:
@@ -301,12 +303,9 @@ class _Tumor:
 class _Nuclei:
     """Fields with outlined nuclei."""
 
-    def __init__(self, model: Model, recipe: NucleiRecipe, data: Path) -> None:
-        fields: list[NucleiField] = []
-        for name in recipe.sets:
-            fields.extend(read_set(data / name)[0])
-        self._parts = split_fields(fields, recipe.split)
-        check_leakage(self._parts, patients_apart=recipe.split.by != "image")
+    def __init__(self, model: Model, task: NucleiTask, recipe: NucleiRecipe) -> None:
+        self._task, self._parts = task, task.parts
+        check_unseen(model.card, task, "test")
         for part in ("training", "test"):
             if not self._parts[part]:
                 raise ConfigurationError(
@@ -318,20 +317,18 @@ class _Nuclei:
         fields, counts = self._parts["test"], MaskCounts(0, 0, 0, 0)
         for field in fields:
             height, width = field.pixels.shape[:2]
-            output = runtime.run({graph.inputs[0].name: _grown(field.pixels, graph.tile_px)[None]})
+            output = runtime.run({graph.inputs[0].name: _whole(field.pixels, graph)[None]})
             mask = _numbers(output[graph.outputs[0].name])[0, 0, :height, :width] > self._threshold
             counts += count_mask(field.instances > 0, mask)
-        sets = ", ".join(sorted({field.source_set for field in fields}))
-        patients = len({field.patient for field in fields})
         return _Measured(
             "pixel Dice, pooled",
             counts.dice,
-            f"{sets}, {len(fields)} fields of {patients} patients kept out of training",
+            self._task.told("test"),
             f"mask > {self._threshold:g}, each field whole",
         )
 
     def sample(self, graph: Graph) -> dict[str, NDArray[np.generic]]:
-        return {graph.inputs[0].name: _grown(self._parts["test"][0].pixels, graph.tile_px)[None]}
+        return {graph.inputs[0].name: _whole(self._parts["test"][0].pixels, graph)[None]}
 
     def calibration(self, graph: Graph) -> Sequence[Pixels]:
         fields, random = self._parts["training"], np.random.default_rng(self._seed)
@@ -344,7 +341,12 @@ class _Nuclei:
         return crops
 
 
-def _grown(pixels: Pixels, side: int) -> Pixels:
-    """The pixels mirrored out to at least ``side`` each way."""
-    after = [(0, max(0, side - length)) for length in pixels.shape[:2]]
+def _whole(pixels: Pixels, graph: Graph) -> Pixels:
+    """The field mirrored out to at least a tile, and to sides that the graph takes."""
+    return _grown(pixels, graph.tile_px, graph.side_multiple_px)
+
+
+def _grown(pixels: Pixels, side: int, step: int = 1) -> Pixels:
+    """The pixels mirrored out to at least ``side`` each way, and to multiples of ``step``."""
+    after = [(0, -(-max(side, length) // step) * step - length) for length in pixels.shape[:2]]
     return np.pad(pixels, (*after, (0, 0)), mode="symmetric")

@@ -40,6 +40,9 @@ class Task(Protocol):
     def fields(self) -> dict[str, dict[str, str]]:
         """What lies in each part: name and digest of the pixels."""
 
+    def labels(self) -> dict[str, dict[str, str]]:
+        """The same, with the digest of what is drawn on each."""
+
     def network(self, *, started: bool = True) -> nn.Module:
         """The network before the first step; torch's generator was seeded. Not ``started``: without weights to
         start from, which need not be there for a network whose own weights are loaded.

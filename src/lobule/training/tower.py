@@ -41,7 +41,7 @@ from lobule.training.robustness import Moved
 from lobule.training.task import Evaluation, Part, Task
 from lobule.whole_file import whole_file
 
-__all__ = ["Run", "evaluate", "export_run", "open_run", "train_run"]
+__all__ = ["Run", "check_unseen", "evaluate", "export_run", "open_run", "train_run"]
 
 Say = Callable[[str], None]
 
@@ -69,6 +69,8 @@ class Run:
     """Where the data lay."""
     fields: dict[str, dict[str, str]] | None = None
     """Name and digest of the pixels of what was in each part; None in runs of before these were kept."""
+    labels: dict[str, dict[str, str]] | None = None
+    """The same of what was drawn on them."""
 
     def check_fields(self, task: Task) -> None:
         """Raises LeakageError where what is to choose or to test now trained this run."""
@@ -84,6 +86,18 @@ class Run:
             if digest in trained or (part == "test" and digest in chose)
         ]
         _refuse(found, "score it on the data that it was trained with")
+
+    def check_trained_on(self, task: Task) -> None:
+        """Raises ConfigurationError where these data have others than what trained this run or chose for it."""
+        found = task.fields()
+        if self.fields is not None and any(
+            found[part] != self.fields[part] for part in ("training", "selection")
+        ):
+            raise ConfigurationError(
+                "--data",
+                "DATA",
+                f"other fields trained {self.folder} than train by it now: a card would name these",
+            )
 
     def task(self, data: Path) -> Task:
         """The family's task on these data."""
@@ -127,7 +141,8 @@ def open_run(folder: Path) -> Run:
             held["thresholds"],
             held["made_by"],
             Path(held["data"]),
-            _fields_in(held),
+            _by_part(held.get("fields")),
+            _by_part(held.get("labels")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
@@ -135,11 +150,8 @@ def open_run(folder: Path) -> Run:
         ) from error
 
 
-def _fields_in(held: dict[str, Any]) -> dict[str, dict[str, str]] | None:
-    fields = held.get("fields")
-    return (
-        None if fields is None else {part: dict(fields[part]) for part in ("training", "selection", "test")}
-    )
+def _by_part(held: Any) -> dict[str, dict[str, str]] | None:
+    return None if held is None else {part: dict(held[part]) for part in ("training", "selection", "test")}
 
 
 def train_run(
@@ -167,9 +179,11 @@ def train_run(
     )
     notes = task.notes()  # reads and checks the data before anything is written
     check = task.check()
-    fields = task.fields()
+    fields, labels = task.fields(), task.labels()
     check_settings(task.loop, devices, selects=check is not None)
-    held = Run(out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve(), fields)
+    held = Run(
+        out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve(), fields, labels
+    )
     if is_first_process():
         before = _claim(path, held)
         _drop_what_is_of_fewer_steps(out, total)
@@ -192,10 +206,12 @@ def train_run(
         devices=devices,
     )
     _save_weights(out / "weights.pt", network)
-    choosing = "choosing thresholds on the selection part" if check else "no selection part: thresholds as given"
+    choosing = (
+        "choosing thresholds on the selection part" if check else "no selection part: thresholds as given"
+    )
     say(f"trained in {(time.monotonic() - began) / 60:.1f} min; {choosing}")
     thresholds = task.decide(task.predictor(network))
-    done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields)
+    done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields, labels)
     _write_run(done, notes)
     return done
 
@@ -224,9 +240,9 @@ def _claim(path: Path, run: Run) -> Run | None:
     What cannot go on is refused before anything is changed.
     """
     out = run.folder
-    text = path.read_text("utf-8")
+    recipe = path.read_bytes()
     copy = out / "recipe.toml"
-    if copy.is_file() and copy.read_text("utf-8") != text:
+    if copy.is_file() and copy.read_bytes() != recipe:
         raise ConfigurationError(
             "--out", str(out), "it holds a run of another recipe; name another folder or remove this one"
         )
@@ -239,7 +255,7 @@ def _claim(path: Path, run: Run) -> Run | None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultWriteError(out, f"the run's folder cannot be made: {error}") from error
-    _write(copy, text.encode())
+    _write(copy, recipe)
     return before
 
 
@@ -251,6 +267,20 @@ def _check_that_it_goes_on(before: Run, run: Run) -> None:
         if before.fields["training"] != run.fields["training"] or chose & set(run.fields["test"].values()):
             raise ConfigurationError(
                 "--data", "DATA", f"{run.folder} holds a run of other fields; name another folder"
+            )
+    if before.labels is not None and run.labels is not None:
+        drawn = [
+            name
+            for part in ("training", "selection")
+            for name, digest in run.labels[part].items()
+            if before.labels[part].get(name, digest) != digest
+        ]
+        if drawn:
+            more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
+            raise ConfigurationError(
+                "--data",
+                "DATA",
+                f"the outlines of {drawn[0]}{more} are not those that {run.folder} learned from; name another folder",
             )
     if before.steps == run.steps:
         return
@@ -272,6 +302,7 @@ def _write_run(run: Run, notes: Sequence[str]) -> None:
         "notes": list(notes),
         "thresholds": run.thresholds,
         "fields": run.fields,
+        "labels": run.labels,
     }
     _write(run.folder / "run.json", (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -312,7 +343,7 @@ def evaluate(
         asked = read_recipe(recipe)
         task = _task(asked, recipe.parent, data, recipe_seed(asked))
         card = load_model(folder).card
-        _check_unseen(card, task, part)
+        check_unseen(card, task, part)
         # a model's folder holds what its card names and nothing else; among those that are shipped nothing is written
         whole = folder.resolve()
         shipped = whole in (path.resolve() for path in shipped_models().values())
@@ -343,7 +374,7 @@ def evaluate(
     return found
 
 
-def _check_unseen(card: Card, task: Task, part: Part) -> None:
+def check_unseen(card: Card, task: Task, part: Part) -> None:
     """Raises LeakageError where what is to choose or to test is what the model was trained on, as its card says."""
     used = {digest: data.used_for for data in card.data for digest in data.digests}
     refused = {"training": (), "selection": ("training",), "test": ("training", "selection")}[part]
@@ -393,6 +424,7 @@ def export_run(folder: Path, data: Path | None, out: Path, *, say: Say) -> Card:
         raise ConfigurationError("--out", str(out), "it is there already; name a new folder")
     task = run.task(run.data if data is None else data)
     run.check_fields(task)
+    run.check_trained_on(task)
     network = run.trained(task)
     assert run.thresholds is not None
     beside = out.with_name(out.name + ".part")
