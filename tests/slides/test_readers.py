@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -276,20 +277,32 @@ def test_tiff_and_jpeg_turn_pictures_the_same_way(orientation: int, picture: Pic
         assert np.array_equal(part, png.read_level(0, (30, 40), (50, 20)))
 
 
+def _exif(*entries: tuple[int, int, bytes]) -> bytes:
+    """EXIF of one value a tag: (tag, type, its four bytes)."""
+    body = b"".join(struct.pack("<HHI", tag, kind, 1) + value.ljust(4, b"\0") for tag, kind, value in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4)
+
+
 @pytest.mark.parametrize(
-    ("tag", "value"), [(0x0128, 700_000), (0x0102, "eight"), (0x0100, 0.5), (0x0131, 0.5)]
+    "odd",
+    [
+        (0x0128, 4, struct.pack("<I", 700_000)),
+        (0x0102, 2, b"8"),
+        (0x0100, 11, struct.pack("<f", 0.5)),
+        (0x0131, 11, struct.pack("<f", 0.5)),
+    ],
+    ids=["unit", "bits", "width", "software"],
 )
 def test_a_turned_picture_with_odd_exif_tags_is_read(
-    tag: int, value: object, picture: Picture, tmp_path: Path
+    odd: tuple[int, int, bytes], picture: Picture, tmp_path: Path
 ) -> None:
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    PIL.Image.fromarray(picture).save(tmp_path / "plain.jpg", exif=exif)
-    exif[tag] = value
-    PIL.Image.fromarray(picture).save(tmp_path / "odd.jpg", exif=exif)
-    with open_slide(tmp_path / "plain.jpg") as plain, open_slide(tmp_path / "odd.jpg") as odd:
-        assert odd.size == plain.size == picture.shape[:2]
-        assert np.array_equal(*(slide.read_level(0, (0, 0), odd.size) for slide in (odd, plain)))
+    turned = (0x0112, 3, struct.pack("<H", 6))
+    stored = PIL.Image.fromarray(picture)
+    stored.save(tmp_path / "plain.jpg", exif=_exif(turned))
+    stored.save(tmp_path / "odd.jpg", exif=_exif(*sorted([turned, odd])))
+    with open_slide(tmp_path / "plain.jpg") as plain, open_slide(tmp_path / "odd.jpg") as slide:
+        assert slide.size == plain.size == picture.shape[:2]
+        assert np.array_equal(*(one.read_level(0, (0, 0), slide.size) for one in (plain, slide)))
 
 
 def test_exif_that_cannot_be_read_is_told_and_the_picture_stands_as_stored(
