@@ -114,7 +114,7 @@ def compare_recipes(
             out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
             late = minutes is not None and time.monotonic() - began > minutes * 60
             done = _scored(out, path, recipe, steps)
-            # on other data it is looked at anew what may be kept
+            # on other data a run is gone on with, or refused, and scored anew
             same = done and (data is None or open_run(out).data == data.resolve())
             if missing or same or data is None or late:
                 continue
