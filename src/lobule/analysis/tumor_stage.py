@@ -106,9 +106,13 @@ class TumorTile:
 
 
 def _mean_rgb(pixels: RgbImage) -> tuple[float, float, float]:
-    # summed over rows first: long runs of bytes, where a mean over axes of three is twenty times as slow
-    rows = pixels.reshape(pixels.shape[0], -1).sum(axis=0, dtype=np.uint32)
-    red, green, blue = rows.reshape(-1, 3).sum(axis=0, dtype=np.uint64) / (pixels.size // 3)
+    # summed over rows first: long runs of bytes, where a mean over axes of three is twenty times as slow;
+    # 256 rows fit 16 bits
+    sums = np.zeros(3, np.uint64)
+    for top in range(0, len(pixels), 256):
+        rows = pixels[top : top + 256].reshape(-1, pixels.shape[1] * 3).sum(axis=0, dtype=np.uint16)
+        sums += rows.reshape(-1, 3).sum(axis=0, dtype=np.uint64)
+    red, green, blue = sums / (pixels.size // 3)
     return float(red), float(green), float(blue)
 
 

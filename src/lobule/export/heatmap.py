@@ -22,10 +22,14 @@ def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of each 2 × 2 block (of its cells that are not NaN); an odd last row or column stands alone."""
     rows, columns = values.shape
     padded = np.pad(values, ((0, rows % 2), (0, columns % 2)), constant_values=np.nan)
-    blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
-    seen = np.isfinite(blocks)
-    count = seen.sum(axis=(1, 3))
-    total = np.where(seen, blocks, 0.0).sum(axis=(1, 3), dtype=np.float64)
+    # the four cells of every block, each as a view: a sum over two short axes takes four times as long
+    cells = [padded[row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    count = np.zeros(cells[0].shape, np.uint8)
+    total = np.zeros(cells[0].shape, np.float64)
+    for cell in cells:
+        seen = np.isfinite(cell)
+        count += seen
+        np.add(total, cell, out=total, where=seen)
     mean = np.full(count.shape, np.nan, np.float32)
     np.divide(total, count, out=mean, where=count > 0, casting="same_kind")
     return mean

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,21 +19,21 @@ _ROUNDING = 1e-9
 def _sums_between(
     values: NDArray[np.bool_] | NDArray[np.float64], edges: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Integrals along axis 0 of a piecewise constant function between fractional edges.
+    """Integrals along axis 0 of a piecewise constant function between fractional edges, (edges - 1, columns).
 
-    The running sum of a piecewise constant function is piecewise linear, so reading it between its
-    nodes by linear interpolation is exact.
+    Between two edges lie whole rows, less what the first leaves out of its row, and what the last takes of its own.
     """
-    kind = np.int32 if values.dtype == np.bool_ else np.float64
-    running = np.zeros((values.shape[0] + 1, values.shape[1]), kind)
-    # row by row: numpy.cumsum goes down the columns one by one, forty times as slow
-    for row in range(values.shape[0]):
-        np.add(running[row], values[row], out=running[row + 1])
-    whole = np.clip(np.floor(edges).astype(np.int64), 0, values.shape[0])
-    after = np.minimum(whole + 1, values.shape[0])
-    part = np.clip(edges - whole, 0.0, 1.0)[:, None]
-    at_edges = running[whole] * (1.0 - part) + running[after] * part
-    sums: NDArray[np.float64] = np.diff(at_edges, axis=0)
+    bytes_or_floats = values.view(np.uint8) if values.dtype == np.bool_ else values
+    kind = np.uint32 if values.dtype == np.bool_ else np.float64
+    rows = len(values)
+    sums = np.zeros((len(edges) - 1, values.shape[1]))
+    for row, (start, stop) in enumerate(pairwise(edges.tolist())):
+        first, last = min(int(start), rows), min(int(stop), rows)
+        sums[row] = bytes_or_floats[first:last].sum(axis=0, dtype=kind)
+        if first < rows:
+            sums[row] -= bytes_or_floats[first] * (start - first)
+        if last < rows:
+            sums[row] += bytes_or_floats[last] * (stop - last)
     return sums
 
 
