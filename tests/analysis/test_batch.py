@@ -335,9 +335,9 @@ def test_a_slide_that_needs_more_than_max_ram_leaves_the_others_done(
     small = write_slide(
         tmp_path / "small.tif", paint((500, 400), [(200, 200, 300, 300)], margin=32), levels=1
     )
-    outcomes, said = _words([painted, small], tmp_path / "out", models, max_ram_bytes=400_000_000)
+    outcomes, said = _words([painted, small], tmp_path / "out", models, max_ram_bytes=460_000_000)
     assert [outcome.status for outcome in outcomes] == ["failed", "done"]
-    assert "painted: failed at analyze: --max-ram: '400M' is not possible here; this slide" in said
+    assert "painted: failed at analyze: --max-ram: '460M' is not possible here; this slide" in said
     assert [row["status"] for row in _rows(tmp_path / "out")] == ["failed", "done"]
     assert not (tmp_path / "out" / "painted").exists()
 
@@ -534,3 +534,48 @@ def test_the_report_says_that_memory_and_bytes_read_are_the_process_s(
     _words([painted], tmp_path, models)
     page = (tmp_path / "painted" / "report.html").read_text("utf-8")
     assert "Peak memory of this process so far" in page and "Read by this process so far" in page
+
+
+@pytest.mark.parametrize("name", ["...png", "..png"])
+def test_a_name_of_dots_does_not_lead_out_of_the_results_folder(
+    name: str, models: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    Image.fromarray(paint((500, 400), [(200, 200, 300, 300)])).save(tmp_path / name, "PNG")
+    out = tmp_path / "results"
+    out.mkdir()
+    for folder in (tmp_path, out):
+        (folder / "report.html").write_text("mine")
+    options = Options(models=(str(models),), only=("tumor",))
+    (outcome,) = analyze_slides([tmp_path / name], out, options, mpp=Mpp(0.5, 0.5), reporter=QuietReporter())
+    assert outcome.folder == out / name
+    assert [(folder / "report.html").read_text() for folder in (tmp_path, out)] == ["mine"] * 2
+    assert [row["slide"] for row in _rows(out)] == [name]
+
+
+def test_failures_of_earlier_runs_stay_in_the_summary_until_the_slide_is_done(
+    painted: Path, models: Path, tmp_path: Path
+) -> None:
+    """One command a slide, as a cluster's array of jobs gives them."""
+    out, bad = tmp_path / "out", tmp_path / "=bad.tif"
+    bad.write_text("no slide")
+    _words([bad], out, models)
+    _words([painted], out, models)
+    for _ in range(2):
+        assert {row["slide"]: row["status"] for row in _rows(out)} == {"'=bad": "failed", "painted": "done"}
+        _words([bad], out, models)
+    write_slide(bad, paint((500, 400), [(200, 200, 300, 300)], margin=32), levels=1)
+    _words([bad], out, models)
+    assert [row["status"] for row in _rows(out)] == ["done", "done"]
+
+
+def test_one_picture_in_two_formats_keeps_two_folders(models: Path, tmp_path: Path) -> None:
+    content = tmp_path / "x.tif"
+    write_slide(content, paint((500, 400), [(200, 200, 300, 300)], margin=32), levels=1)
+    slides = [content, Path(shutil.copy(content, tmp_path / "x.svs"))]
+    out = tmp_path / "out"
+    first, _ = _words(slides, out, models)
+    assert [outcome.status for outcome in first] == ["done", "done"] and len(_rows(out)) == 2
+    again, _ = _words(slides, out, models)
+    assert [outcome.status for outcome in again] == ["unchanged", "unchanged"] and len(_rows(out)) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,28 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from painted_slides import MPP, SQUARES, paint
 from PIL import Image
 
 from lobule import analyze, open_slide
 from lobule.analysis import Options
-from lobule.analysis.stages import look_for_tissue
+from lobule.analysis.memory import estimate_bytes, fit_workers
+from lobule.analysis.stages import TissueOutcome, look_for_tissue
 from lobule.analysis.tumor_stage import TumorPass
-from lobule.errors import ConfigurationError, MissingResolutionError, SlideReadError, WrongStainError
+from lobule.errors import (
+    ConfigurationError,
+    MissingResolutionError,
+    ResultWriteError,
+    SlideReadError,
+    WrongStainError,
+)
 from lobule.findings.schema import json_schema
-from lobule.geometry import Mpp
+from lobule.geometry import Mpp, WorkingFrame
+from lobule.models.zoo import select_models
 from lobule.slides import ArraySlide
+from lobule.tissue import StainJudgement, Tissue
 
 CELL_PX = 64 / MPP
 
@@ -69,12 +81,14 @@ def test_tissue_that_no_tile_holds_enough_of_is_not_called_free_of_tumor(
     options = Options(only=("tumor",), models=(str(models),), tissue=tmp_path / "fragments.png")
     result = analyze(ArraySlide(image, Mpp(0.5, 0.5)), options=options)
     assert result.tissue.tissue.mask.any() and result.tumor is not None and result.tumor.tiles == 0
+    assert not {"small-field", "enlarged"} & {notice.code for notice in result.warnings}
     assert any(notice.message.startswith("100% of the tissue") for notice in result.warnings)
     numbers = {measurement.name: measurement for measurement in result.measurements}
     for name in ("tumor_area", "tumor_regions", "tumor_share"):
         assert numbers[name].value is None and numbers[name].low is None
     report = (result.write(tmp_path) / "report.html").read_text("utf-8")
     assert "No tile held enough tissue" in report and "No tumor region was found" not in report
+    assert "Nothing was judged." in report and "No region was found." not in report
 
 
 def test_a_field_smaller_than_a_tile_is_judged_by_its_tissue_alone(models: Path, tmp_path: Path) -> None:
@@ -334,3 +348,67 @@ def test_anisotropic_pixels_keep_their_areas(models: Path) -> None:
     area = {m.name: m.value for m in result.measurements}["tumor_area"]
     assert area == pytest.approx(800 * 400 * 0.25 * 0.5 / 1e6, rel=0.3)
     assert result.tumor is not None and result.tumor.heatmap.values.shape == (7, 7)
+
+
+def test_the_results_of_another_slide_are_not_written_over(models: Path, tmp_path: Path) -> None:
+    options = Options(only=("tumor",), models=(str(models),))
+    first, second = (
+        analyze(ArraySlide(paint((700, 700), [(100, 100, side, side)]), Mpp(0.5, 0.5)), options=options)
+        for side in (400, 500)
+    )
+    folder = first.write(tmp_path)
+    kept = (folder / "findings.json").read_bytes()
+    with pytest.raises(ResultWriteError, match="results of another slide; give this one another slide_id"):
+        second.write(tmp_path)
+    assert (folder / "findings.json").read_bytes() == kept
+    assert first.write(tmp_path) == folder
+
+
+@given(
+    st.tuples(st.integers(1, 90), st.integers(1, 70)),
+    st.tuples(st.floats(0.2, 9), st.floats(0.2, 9)),
+    st.integers(0, 2**32 - 1),
+)
+def test_tissue_counts_as_far_as_there_is_slide(
+    size: tuple[int, int], scale: tuple[float, float], seed: int
+) -> None:
+    """Against every pixel of the overview cut to the slide."""
+    frame = WorkingFrame(size, Mpp(0.5, 0.25), Mpp(0.5 * scale[0], 0.25 * scale[1]))
+    columns, rows = frame.size
+    mask = np.random.default_rng(seed).random((rows, columns)) < 0.5
+    tissue = Tissue(mask, "hsv", mask, mask, mask)
+    seen = TissueOutcome(
+        np.zeros((rows, columns, 3), np.uint8), frame, tissue, StainJudgement("he", ""), "", ()
+    )
+    sides = [
+        [max(0.0, min((i + 1) * step, length) - i * step) for i in range(count)]
+        for step, length, count in zip(frame.scale, size, (columns, rows), strict=True)
+    ]
+    slow = sum(
+        sides[0][column] * 0.5 * sides[1][row] * 0.25
+        for row in range(rows)
+        for column in range(columns)
+        if mask[row, column]
+    )
+    assert seen.area_mm2 == pytest.approx(slow / 1e6, rel=1e-6, abs=1e-15)
+    assert seen.area_mm2 <= size[0] * 0.5 * size[1] * 0.25 / 1e6 * (1 + 1e-9)
+
+
+def test_memory_is_asked_for_what_runs_and_what_the_slide_holds(models: Path) -> None:
+    by_family = select_models((str(models),))
+    both, tumor = Options(max_ram_bytes=10**12), Options(only=("tumor",), max_ram_bytes=10**12)
+    nuclei = by_family["nuclei"].card.graph("segment")
+    assert nuclei is not None
+    for options, expected in ((both, by_family), (tumor, {"tumor": by_family["tumor"]})):
+        tight = replace(options, max_ram_bytes=estimate_bytes(expected.values(), 1, 0), workers=1)
+        assert fit_workers(tight, by_family, 0) == 1
+        with pytest.raises(ConfigurationError, match="--max-ram"):
+            fit_workers(tight, by_family, 0, held_bytes=1_000_000)
+    image = np.zeros((30, 40, 3), np.uint8)
+    assert ArraySlide(image, 0.5).held_bytes == image.nbytes
+
+
+def test_a_picture_says_what_it_holds(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    with open_slide(tmp_path / "a.png") as slide:
+        assert slide.held_bytes == 30 * 40 * 3

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from drawn_models import redness_model
 from painted_slides import paint, write_slide
 
+from lobule.cli import main
 from lobule.cli.analyze import existing_slides, parse_mpp, parse_nuclei
 from lobule.errors import ConfigurationError
 
@@ -144,3 +145,25 @@ def test_without_torch_what_needs_it_is_named(call: str, said: str, monkeypatch:
             getattr(torch_builds, call)()
         else:
             torch_builds.import_beside_torch("onnx2torch", "torch", call)
+
+
+def test_what_macos_leaves_beside_files_on_foreign_disks_is_no_slide(tmp_path: Path) -> None:
+    for name in ("case.svs", "._case.svs"):
+        (tmp_path / name).write_text("x")
+    assert existing_slides((str(tmp_path),)) == [tmp_path / "case.svs"]
+    assert existing_slides((str(tmp_path / "._case.svs"),)) == [tmp_path / "._case.svs"]
+
+
+@pytest.mark.parametrize(("command", "goes_on"), [("analyze", True), ("check", False)])
+def test_only_a_command_that_goes_on_says_so_when_interrupted(
+    command: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lobule.cli._lobule.main", interrupted)
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "x.svs"])
+    assert leaving.value.code == 130
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted") and ("goes on from here" in said) == goes_on

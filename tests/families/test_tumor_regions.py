@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from lobule.annotations import polygons_from_mask
 from lobule.families.tumor import (
     cell_areas_mm2,
     least_region_mm2,
+    parts_on_slide,
     refinement_frame,
     tumor_mask,
     tumor_regions,
@@ -78,3 +80,17 @@ def test_a_field_smaller_than_half_a_cell_is_a_region_that_was_judged() -> None:
     assert region.area_mm2 == pytest.approx(0.01)
     assert region.mean_probability == pytest.approx(0.9)
     assert region.blurred_share == 0
+
+
+def test_what_a_users_outline_leaves_of_a_region_is_no_speck() -> None:
+    """Six cells, of which the outline keeps two pieces: one large, one of 0.0164 mm²."""
+    whole = map_of([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], (4096, 4096))
+    mask = whole.values > 0
+    drawn = shapely.MultiPolygon([shapely.box(0, 0, 2600, 4096), shapely.box(2900, 1200, 3100, 2500)])
+    (region,) = tumor_regions("drawn", whole, mask, polygons_from_mask(mask), None, drawn)
+    assert region.polygon.equals(shapely.box(1024, 1024, 2600, 3072))
+    parts = parts_on_slide(polygons_from_mask(mask)[0], whole.frame, drawn)
+    assert [part.area for part in parts] == [region.polygon.area]
+    field = map_of([[0.9]], (400, 400))
+    (all_of_it,) = parts_on_slide(shapely.box(0, 0, 1, 1), field.frame, shapely.box(0, 0, 400, 400))
+    assert all_of_it.equals(shapely.box(0, 0, 400, 400))

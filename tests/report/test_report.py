@@ -355,10 +355,11 @@ def test_zero_regions_are_said_plainly(tmp_path: Path) -> None:
     findings = make_findings(
         measurements=(make_measurement("tumor_area", 0.0, "mm²"), make_measurement("tumor_regions", 0))
     )
-    cells = ScalarMap(np.full((6, 8), np.nan, np.float32), WorkingFrame(SIZE, MPP, Mpp(256, 256)))
-    page = report(tmp_path, findings, make_evidence(heatmap=cells))
-    assert "No tumor region was found." in page.text
-    assert "No region was found." in page.text
+    for value, said in ((0.1, "No region was found."), (np.nan, "Nothing was judged.")):
+        cells = ScalarMap(np.full((6, 8), value, np.float32), WorkingFrame(SIZE, MPP, Mpp(256, 256)))
+        page = report(tmp_path, findings, make_evidence(heatmap=cells))
+        assert "No tumor region was found." in page.text
+        assert said in page.text
 
 
 def test_a_report_with_nothing_but_an_overview_is_whole(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lobule.analysis.results import FINDINGS, are_whole, name_of, results_in, wr
 from lobule.analysis.single import Result, prepare, run_stages
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
-from lobule.export.tables import write_summary
+from lobule.export.tables import earlier_failures, write_summary
 from lobule.findings.schema import Findings
 from lobule.geometry import Mpp
 from lobule.progress import Reporter
@@ -140,13 +140,16 @@ def _place(out: Path, path: Path, wanted: str, identity: str) -> tuple[str, Find
     """(name of the folder in ``out`` for a slide's results, what it holds of this very slide).
 
     A slide that has results keeps their folder, whichever others are named beside it this time. One that has none
-    gets the folder that is ``wanted``, unless another slide's results lie there: then its digest is added.
+    gets the folder that is ``wanted``, unless another slide's results lie there: then its digest is added. A file of
+    another name with the same content (``x.png``, ``x.bmp``) is another slide.
     """
     stem = name_of(path)
     free = (wanted, f"{stem}-{identity[:8]}", f"{stem}-{identity}")
     held = {name: results_in(out / name) for name in (*free, stem)}
+    # a name that is no UTF-8 stands in findings.json as it is written there
+    written = path.name.encode("utf-8", "backslashreplace").decode()
     for name, found in held.items():
-        if found is not None and found.slide.identity == identity:
+        if found is not None and found.slide.identity == identity and found.slide.file == written:
             return name, found
     return next(name for name in free if held[name] is None), None
 
@@ -230,8 +233,11 @@ def _say_what_went(folder: Path, earlier: Findings | None, now: Findings, report
 
 
 def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """All slides whose results lie in ``out``, and this run's failures, by slide id. Raises ResultWriteError."""
-    rows: dict[tuple[str, str], dict[str, object]] = {}
+    """All slides whose results lie in ``out``, and the failures, by slide id. Raises ResultWriteError.
+
+    Failures of earlier runs stay until a slide of that name is done or fails anew: many runs may share a folder.
+    """
+    rows: dict[tuple[str, str], Mapping[str, object]] = {}
     with writing(out / "summary.csv"):
         for path in out.glob(f"*/{FINDINGS}"):
             if (found := results_in(path.parent)) is not None:
@@ -249,6 +255,11 @@ def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
                 "stage": outcome.stage,
                 "reason": outcome.reason,
             }
+    known = {(str(row["slide"]), str(row["file"])) for row in rows.values()}
+    known |= {(outcome.slide_id, outcome.slide.name) for outcome in outcomes}
+    with writing(out / "summary.csv"):
+        for row in earlier_failures(out / "summary.csv", known):
+            rows[row["slide"], row["file"]] = row
     write_summary(out / "summary.csv", [rows[key] for key in sorted(rows)])
 
 

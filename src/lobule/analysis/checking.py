@@ -184,7 +184,12 @@ def _estimate(
         (),
         tuple(remarks),
         seconds / workers,
-        estimate_bytes(models.values(), workers, seen.tissue.mask.size),
+        estimate_bytes(
+            (model for family, model in models.items() if family in options.only),
+            workers,
+            seen.tissue.mask.size,
+            slide.held_bytes,
+        ),
         round(disk),
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lobule.analysis.stages import TissueOutcome, mirrored_share
 from lobule.analysis.tumor_stage import TumorOutcome
 from lobule.families.neighbors import mean_nearest_um
-from lobule.families.tumor import cell_areas_mm2, least_region_mm2, placed_on_slide, tumor_mask
+from lobule.families.tumor import cell_areas_mm2, least_region_mm2, parts_on_slide, tumor_mask
 from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
@@ -45,7 +45,6 @@ UNJUDGED_NOTICE_SHARE = 0.2
 NUCLEUS_DIAMETER_UM = (4.0, 14.0)
 """Between these lies the median nuclear diameter of a slide whose mpp is right."""
 LARGE_NUCLEUS_TIMES = 2.0
-_Z95 = 1.959964
 
 
 def _rounded(value: float | None, digits: int = 6) -> float | None:
@@ -55,10 +54,9 @@ def _rounded(value: float | None, digits: int = 6) -> float | None:
 
 def tissue_measurements(seen: TissueOutcome) -> list[Measurement]:
     """Areas and shares on the overview."""
-    cell_mm2 = seen.frame.mpp.pixel_area_um2 / 1e6
     mask = seen.tissue.mask
     found = np.count_nonzero(mask)
-    rows = [("tissue_area", "Tissue area", found * cell_mm2, "mm²", f"tissue found by {seen.source}")]
+    rows = [("tissue_area", "Tissue area", seen.area_mm2, "mm²", f"tissue found by {seen.source}")]
     for name, label, artifact in (
         ("pen_share", "Pen marks, share of the slide", seen.tissue.pen),
         ("unscanned_share", "Unscanned glass, share of the slide", seen.tissue.unscanned),
@@ -119,13 +117,15 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
         from lobule.annotations import polygons_from_mask
 
         frame = tumor.decided_on.frame
-        parts = (placed_on_slide(one, frame, tumor.within).area for one in polygons_from_mask(mask))
-        return float(sum(parts) * frame.slide_mpp.pixel_area_um2 / 1e6)
+        found = (
+            part for one in polygons_from_mask(mask) for part in parts_on_slide(one, frame, tumor.within)
+        )
+        return float(sum(part.area for part in found) * frame.slide_mpp.pixel_area_um2 / 1e6)
 
     odds = tumor.threshold / (1 - tumor.threshold)
     strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
     least, most = min(area, area_at(strict)), max(area, area_at(lax))
-    tissue_mm2 = np.count_nonzero(seen.tissue.mask) * seen.frame.mpp.pixel_area_um2 / 1e6
+    tissue_mm2 = seen.area_mm2
     swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
     judged = np.isfinite(tumor.heatmap.values)
     rows = [
@@ -250,7 +250,7 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
     graph = model.card.graph("patch")
     assert graph is not None
     mirrored = mirrored_share(tumor.frame.slide_size, tumor.frame.slide_mpp, graph)
-    if mirrored > MIRRORED_NOTICE_SHARE:
+    if tumor.tiles and mirrored > MIRRORED_NOTICE_SHARE:
         notices.append(
             Notice(
                 code="small-field",
@@ -258,7 +258,7 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
                 "mirror image, so that its answer is unsure.",
             )
         )
-    if min(tumor.frame.scale) < 0.999:
+    if tumor.tiles and min(tumor.frame.scale) < 0.999:
         notices.append(_enlarged("tumor", tumor.frame.slide_mpp, tumor.frame.mpp))
     return notices
 
@@ -287,17 +287,24 @@ def _enlarged(stage: str, slide: Mpp, model: Mpp) -> Notice:
 
 
 def _density(nuclei: NucleiOutcome) -> tuple[float | None, float | None, float | None]:
-    """Nuclei per mm² with a 95 % interval of the ratio estimate over tiles (Cochran's linearized variance)."""
+    """Nuclei per mm² with a 95 % interval of the ratio estimate over tiles (Cochran's linearized variance).
+
+    Student's t, since tiles are often few. No interval where there are fewer than three, or none with a nucleus: such
+    tiles do not tell by how much tiles differ.
+    """
     area, counts = nuclei.tile_area_mm2, nuclei.tile_counts
     total = float(area.sum())
     if total <= 0:
         return None, None, None
     density = float(counts.sum()) / total
-    if len(area) < 3:
+    if len(area) < 3 or not counts.any():
         return density, None, None
+    from scipy.special import stdtrit
+
     residual = counts - density * area
     error = float(np.sqrt(len(area) / (len(area) - 1) * (residual**2).sum()) / total)
-    return density, max(0.0, density - _Z95 * error), density + _Z95 * error
+    reach = float(stdtrit(len(area) - 1, 0.975)) * error
+    return density, max(0.0, density - reach), density + reach
 
 
 def nuclei_measurements(nuclei: NucleiOutcome) -> list[Measurement]:

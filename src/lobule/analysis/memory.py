@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,32 +15,40 @@ __all__ = ["estimate_bytes", "fit_workers", "peak_memory_bytes", "read_bytes", "
 
 _M_ARENA_MAX = -8
 """glibc's name for the number of heaps (malloc.h)."""
-BASE_BYTES = 260_000_000
-"""Interpreter, libraries and report, measured with one worker less its tile."""
+BASE_BYTES = 320_000_000
+"""Interpreter, libraries and report, measured with one worker less its tile; ONNX Runtime needs most."""
 BYTES_PER_OVERVIEW_PIXEL = 50
 """Finding tissue, measured on an overview of 20 million pixels."""
+DECODED_TIMES = 3
+"""A picture that is held whole takes so many times its pixels while it is decoded."""
 BYTES_PER_TILE_PIXEL = 380
 """A worker's activations and window of tiles per pixel of its tile, measured on the shipped networks."""
 
 
-def estimate_bytes(models: Iterable[Model], workers: int, overview_px: int) -> int:
-    """Memory that a run needs: a base, and the larger of finding tissue and of every worker's tiles."""
+def estimate_bytes(models: Iterable[Model], workers: int, overview_px: int, held_bytes: int = 0) -> int:
+    """Memory that a run needs: a base, and the larger of finding tissue and of every worker's tiles.
+
+    ``held_bytes``: what the open slide keeps in memory (`Slide.held_bytes`), beside that or while it is decoded.
+    """
     tiles = [graph.tile_px for model in models for graph in model.card.graphs if graph.role != "refine"]
     at_work = workers * BYTES_PER_TILE_PIXEL * max(tiles, default=0) ** 2
-    return BASE_BYTES + max(BYTES_PER_OVERVIEW_PIXEL * overview_px, at_work)
+    beside = held_bytes + max(BYTES_PER_OVERVIEW_PIXEL * overview_px, at_work)
+    return BASE_BYTES + max(beside, DECODED_TIMES * held_bytes)
 
 
-def fit_workers(options: Options, models: Iterable[Model], overview_px: int) -> int:
+def fit_workers(options: Options, models: Mapping[str, Model], overview_px: int, held_bytes: int = 0) -> int:
     """As many of the asked workers as ``max_ram_bytes`` admits; ``overview_px`` is 0 for no slide in particular.
 
-    Raises ConfigurationError if not even one fits.
+    ``models`` by family; those of families that are not asked for need nothing. Raises ConfigurationError if not
+    even one worker fits.
     """
-    workers, models = options.worker_count, list(models)
+    workers = options.worker_count
+    asked = [model for family, model in models.items() if family in options.only]
     if options.max_ram_bytes is None:
         return workers
-    while workers > 1 and estimate_bytes(models, workers, overview_px) > options.max_ram_bytes:
+    while workers > 1 and estimate_bytes(asked, workers, overview_px, held_bytes) > options.max_ram_bytes:
         workers -= 1
-    needed = estimate_bytes(models, workers, overview_px)
+    needed = estimate_bytes(asked, workers, overview_px, held_bytes)
     if needed > options.max_ram_bytes:
         who = "this slide and one worker of these models need" if overview_px else "one worker needs"
         raise ConfigurationError(

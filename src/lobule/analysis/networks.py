@@ -146,7 +146,7 @@ def equip(options: Options) -> Equipment:
                 runtime, options.precision, models[family]
             )  # says what cannot be had, before any slide
     # a slide for which memory does not suffice is refused; the others all get as many workers
-    workers = fit_workers(options, models.values(), 0)
+    workers = fit_workers(options, models, 0)
     networks = Networks(runtime, options.precision)
     wanted = "tumor" in options.only and "tumor" in models and options.specimen == "breast"
     if wanted:

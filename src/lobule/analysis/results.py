@@ -17,11 +17,11 @@ FINDINGS = "findings.json"
 
 
 def name_of(path: Path) -> str:
-    """What a slide's results are called: the file's name without its ending."""
+    """What a slide's results are called: the file's name without its ending, unless that would be ``.`` or ``..``."""
     for ending in (".ome.tiff", ".ome.tif"):
         if path.name.lower().endswith(ending) and len(path.name) > len(ending):
             return path.name[: -len(ending)]
-    return path.stem
+    return path.stem if path.stem.strip(".") else path.name
 
 
 def output_file(path: Path) -> OutputFile:

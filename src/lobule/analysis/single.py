@@ -28,7 +28,7 @@ from lobule.analysis.measurements import (
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
 from lobule.analysis.networks import Networks, precisions_of, start_tumor_networks
 from lobule.analysis.options import Options
-from lobule.analysis.results import name_of
+from lobule.analysis.results import name_of, results_in
 from lobule.analysis.stages import (
     TissueOutcome,
     look_at_slide,
@@ -39,7 +39,7 @@ from lobule.analysis.stages import (
 )
 from lobule.analysis.tumor_stage import TumorOutcome, TumorPass, find_tumor
 from lobule.analysis.work import MemoryWork, Work, digest
-from lobule.errors import WrongStainError
+from lobule.errors import ResultWriteError, WrongStainError
 from lobule.findings.schema import (
     Findings,
     Frame,
@@ -176,11 +176,18 @@ class Result:
     def write(self, out: str | Path) -> Path:
         """Writes every file into ``out/<slide id>/``, findings.json last, each whole or not at all.
 
-        The report shows places of the slide: it must still be open. Raises SlideReadError, ResultWriteError.
+        The report shows places of the slide: it must still be open. Raises SlideReadError, and ResultWriteError also
+        where another slide's results lie there: `analyze` takes a ``slide_id`` to tell them apart by.
         """
         from lobule.analysis.files import write_result
 
-        return write_result(self, Path(out) / self.slide_id)
+        folder = Path(out) / self.slide_id
+        earlier = results_in(folder)
+        if earlier is not None and earlier.slide.identity != self.prepared.identity.sha256:
+            raise ResultWriteError(
+                folder, "holds the results of another slide; give this one another slide_id or another folder"
+            )
+        return write_result(self, folder)
 
     def findings(self, files: Sequence[OutputFile]) -> Findings:
         """The findings, with the files that were written beside them."""
@@ -286,7 +293,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     started, started_seconds = datetime.now(UTC), time.perf_counter()
     slide, options, clock = prepared.slide, prepared.options, Clock()
     width, height = overview_frame(slide, prepared.mpp).size
-    workers = fit_workers(options, prepared.models.values(), width * height)
+    workers = fit_workers(options, prepared.models, width * height, slide.held_bytes)
     over, begun = None, {}
     with ThreadPoolExecutor(2, thread_name_prefix="lobule-ahead") as ahead:
         will_find_tumor = _why_skip_unseen("tumor", prepared) is None

@@ -52,6 +52,21 @@ class TissueOutcome:
     source: str
     warnings: tuple[TissueWarning, ...]
 
+    @property
+    def area_mm2(self) -> float:
+        """The area of the tissue. The overview's last row and column count as far as there is slide."""
+        mask = self.tissue.mask
+        cells = np.count_nonzero(mask, axis=1).astype(np.float64)
+        beyond = [
+            1 - min(1.0, size / step - (count - 1))
+            for size, step, count in zip(
+                self.frame.slide_size, self.frame.scale, mask.shape[::-1], strict=True
+            )
+        ]
+        cells -= beyond[0] * mask[:, -1]
+        cells[-1] *= 1 - beyond[1]
+        return float(cells.sum()) * self.frame.mpp.pixel_area_um2 / 1e6
+
 
 def too_coarse(family: str, slide_mpp: Mpp, model_mpp: float) -> str | None:
     """Why a slide has too few pixels for a model, or None."""

@@ -28,6 +28,8 @@ _COMMANDS = {
     "export": "Write a run as a model: graph, card, proven parity.",
     "prove": "Measure a model in a faster number format; its card gets the proof.",
 }
+_RESUMING = ("analyze", "train", "compare")
+"""What these have done lies on disk, and is not done again."""
 
 
 class _Commands(click.Group):
@@ -61,7 +63,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; the same command goes on from here", err=True)
+        given = sys.argv[1:] if arguments is None else arguments
+        resumes = next((word for word in given if word in _COMMANDS), "") in _RESUMING
+        click.echo(f"interrupted{'; the same command goes on from here' if resumes else ''}", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)

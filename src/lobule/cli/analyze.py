@@ -69,7 +69,10 @@ def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
         if _is_folder(path):
             try:
                 inside = sorted(
-                    file for file in path.iterdir() if file.suffix.lower() in endings and file.is_file()
+                    file
+                    for file in path.iterdir()
+                    # macOS leaves a file "._name" beside each on disks that are not its own
+                    if file.suffix.lower() in endings and not file.name.startswith("._") and file.is_file()
                 )
             except OSError as error:
                 raise click.BadParameter(

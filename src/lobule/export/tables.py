@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lobule.whole_file import whole_file
 __all__ = [
     "NUCLEI_COLUMNS",
     "SUMMARY_COLUMNS",
+    "earlier_failures",
     "require_parquet",
     "write_nuclei_csv",
     "write_nuclei_parquet",
@@ -92,6 +93,31 @@ def write_summary(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     with whole_file(path) as stream:
         # a file name that is not valid UTF-8 must not lose the night's table
         stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def earlier_failures(path: Path, known: Collection[tuple[str, str]]) -> list[dict[str, str]]:
+    """The failed rows of a table of `write_summary` that are of none of the ``known`` slides (slide, file).
+
+    A row is of a known slide where either name is the same. None where there is no such table. Raises OSError.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    if tuple(rows.fieldnames or ()) != SUMMARY_COLUMNS:
+        return []
+    slides, files = {_written(slide) for slide, _ in known}, {_written(file) for _, file in known}
+    return [
+        row
+        for row in rows
+        if row["status"] == "failed" and row["slide"] not in slides and row["file"] not in files
+    ]
+
+
+def _written(text: str) -> str:
+    """A cell as it is read back."""
+    return _cell(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _portions(

@@ -31,7 +31,7 @@ __all__ = [
     "heatmap_on_grid",
     "least_region_mm2",
     "longest_diameter_px",
-    "placed_on_slide",
+    "parts_on_slide",
     "prepare_refinement",
     "refinement_frame",
     "tumor_mask",
@@ -152,14 +152,22 @@ def longest_diameter_px(polygon: Polygon, mpp: Mpp) -> float:
     return float(np.sqrt((gaps**2).sum(-1).max()))
 
 
-def placed_on_slide(polygon: Polygon, frame: WorkingFrame, within: Geometry | None) -> Geometry:
-    """A polygon of a map's cells in level-0 px, as far as there is slide, and within a geometry of level-0 px."""
+def parts_on_slide(polygon: Polygon, frame: WorkingFrame, within: Geometry | None) -> list[Polygon]:
+    """A polygon of a map's cells in level-0 px, as far as there is slide, and within a geometry of level-0 px.
+
+    What the cut along ``within`` leaves of it below `least_region_mm2` is left out, as specks of the map are.
+    """
     import shapely
     from shapely import affinity
 
     placed = affinity.scale(polygon, *frame.scale, origin=(0, 0))
-    on_slide = placed.intersection(shapely.box(0, 0, *frame.slide_size))
-    return on_slide if within is None else on_slide.intersection(within)
+    found = placed.intersection(shapely.box(0, 0, *frame.slide_size))
+    least_px = 0.0
+    if within is not None:
+        found = found.intersection(within)
+        # a field that is all one region may fall short of itself by rounding
+        least_px = (1 - 1e-9) * least_region_mm2(frame) * 1e6 / frame.slide_mpp.pixel_area_um2
+    return [part for part in shapely.get_parts(found) if part.geom_type == "Polygon" and part.area > least_px]
 
 
 def tumor_regions(
@@ -177,16 +185,13 @@ def tumor_regions(
     """
     import uuid
 
-    import shapely
     from shapely import affinity
 
     mpp = map_.frame.slide_mpp
     cell_um = max(map_.frame.mpp.x, map_.frame.mpp.y)
     regions = []
     for polygon in polygons:
-        placed = placed_on_slide(polygon, map_.frame, within)
-        parts = [part for part in shapely.get_parts(placed) if part.geom_type == "Polygon" and part.area > 0]
-        for part in parts:
+        for part in parts_on_slide(polygon, map_.frame, within):
             area_mm2 = part.area * mpp.pixel_area_um2 / 1e6
             in_um = affinity.scale(part, mpp.x, mpp.y, origin=(0, 0))
             regions.append(

@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lobule.findings.maps import ScalarMap
 from lobule.findings.schema import Findings, Measurement, Stage
 from lobule.models.card import Card, Score
@@ -297,11 +299,12 @@ def _region_figure(shown: pictures.Shown, evidence: Evidence) -> _Figure | None:
     if evidence.heatmap is None and not evidence.regions:
         return None
     count = len(evidence.regions)
-    caption = (
-        "No region was found."
-        if count == 0
-        else f"{_plural(count, 'region', 'regions')}; numbers as in the table, the largest are numbered."
-    )
+    if evidence.heatmap is not None and not np.isfinite(evidence.heatmap.values).any():
+        caption = "Nothing was judged."
+    elif count == 0:
+        caption = "No region was found."
+    else:
+        caption = f"{_plural(count, 'region', 'regions')}; numbers as in the table, the largest are numbered."
     return _Figure(
         "Tumor regions",
         caption,

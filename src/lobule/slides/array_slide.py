@@ -55,6 +55,10 @@ class ArraySlide(Slide):
         )
 
     @property
+    def held_bytes(self) -> int:
+        return sum(image.nbytes for image in self._images or ())
+
+    @property
     def array(self) -> RgbImage:
         """Level 0, (H, W, 3) uint8; not a copy."""
         return self._open_images()[0]

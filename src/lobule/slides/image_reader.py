@@ -68,6 +68,10 @@ class ImageSlide(Slide):
             warnings=(*notes, *resolution.warnings),
         )
 
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self._pixels is None else self._pixels.nbytes
+
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
         pixels = self._pixels
         if pixels is None:

@@ -87,6 +87,11 @@ class Slide(ABC):
         """Seconds spent in reading the file so far, over all threads; 0 where a library does not tell."""
         return 0.0
 
+    @property
+    def held_bytes(self) -> int:
+        """Pixels that the open slide keeps in memory, in bytes; 0 where they are read when they are asked for."""
+        return 0
+
     @abstractmethod
     def read_level(self, level: int, origin: tuple[int, int], size: tuple[int, int]) -> RgbImage:
         """The pixels of ``level`` from ``origin`` (x, y) **in its own pixels**, ``size`` (width, height).
