@@ -332,6 +332,7 @@ def test_masks_come_in_many_pixel_types(tmp_path: Path) -> None:
         "gray.png": Image.fromarray(gray),
         "color.png": Image.fromarray(color),
         "alpha.png": Image.fromarray(alpha),
+        "gray with alpha.png": Image.fromarray(alpha).convert("LA"),
         "bits.png": Image.fromarray(gray * 255).convert("1"),
         "deep.png": Image.fromarray(gray.astype(np.uint16) * 7),
     }.items():
@@ -344,6 +345,41 @@ def test_masks_come_in_many_pixel_types(tmp_path: Path) -> None:
     )
     for name in ("tiled.tif", "color.tif", "planar.tif"):
         assert (read_mask(tmp_path / name, (400, 300)) == truth).all(), name
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("stored", ["pages", "channels", "samples"])
+def test_planes_that_are_not_alpha_count_together(count: int, stored: str, tmp_path: Path) -> None:
+    planes = np.zeros((count, 30, 40), np.uint8)
+    for index in range(count):
+        planes[index, 7 * index : 7 * index + 5, 5:20] = 255
+    path = tmp_path / ("mask.ome.tif" if stored == "channels" else "mask.tif")
+    if stored == "samples":
+        tifffile.imwrite(path, np.moveaxis(planes, 0, 2), photometric="minisblack", planarconfig="contig")
+    else:
+        metadata = {"axes": "CYX"} if stored == "channels" else None
+        tifffile.imwrite(path, planes, photometric="minisblack", metadata=metadata)
+    assert (read_mask(path, (400, 300)) == planes.any(axis=0)).all()
+
+
+@pytest.mark.parametrize("extra", ["assocalpha", "unassalpha"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("colors", [1, 3])
+def test_alpha_of_a_tiff_is_what_it_calls_so(
+    colors: int, planar: Literal["contig", "separate"], extra: str, tmp_path: Path
+) -> None:
+    planes = np.zeros((colors + 1, 30, 40), np.uint8)
+    planes[0, 3:20, 5:20] = 255
+    planes[-1, 10:28, 5:20] = 255
+    array = planes if planar == "separate" else np.moveaxis(planes, 0, 2)
+    tifffile.imwrite(
+        tmp_path / "mask.tif",
+        array,
+        photometric="rgb" if colors == 3 else "minisblack",
+        planarconfig=planar,
+        extrasamples=[extra],
+    )
+    assert (read_mask(tmp_path / "mask.tif", (400, 300)) == (planes[0] & planes[-1] != 0)).all()
 
 
 def _tiff_of(entries: list[tuple[int, int, int, int]], following: int, body: bytes = b"") -> bytes:
@@ -431,9 +467,23 @@ def test_a_palette_that_does_not_begin_with_black_is_refused(kind: str, tmp_path
 def test_white_marks_in_a_tiff_of_one_bit_whichever_number_white_is(photometric: str, tmp_path: Path) -> None:
     truth = np.zeros((30, 40), bool)
     truth[3:9, 5:20] = True
-    stored = ~truth if photometric == "miniswhite" else truth
-    tifffile.imwrite(tmp_path / "mask.tif", stored, photometric=photometric)
+    flipped = photometric == "miniswhite"
+    stored = ~truth if flipped else truth
+    tifffile.imwrite(tmp_path / "mask.tif", stored, photometric=photometric, software="a fax")
+    told: list[str] = []
+    assert (read_mask(tmp_path / "mask.tif", (400, 300), warn=told.append) == truth).all()
+    assert len(told) == flipped and all("MINISWHITE" in text for text in told)
+    if flipped:
+        with pytest.warns(UserWarning, match="white was taken for what is marked"):
+            assert tissue_from_file(tmp_path / "mask.tif", FRAME).any()
+
+
+def test_what_tifffile_wrote_of_an_array_of_bool_is_read_as_it_was(tmp_path: Path) -> None:
+    truth = np.zeros((30, 40), bool)
+    truth[3:9, 5:20] = True
+    tifffile.imwrite(tmp_path / "mask.tif", truth)
     assert (read_mask(tmp_path / "mask.tif", (400, 300)) == truth).all()
+    assert tissue_from_file(tmp_path / "mask.tif", FRAME).mean() == pytest.approx(truth.mean(), rel=0.1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -13,6 +13,7 @@ from slides.painted import Picture, write_dicom, write_pyramid
 from lobule.errors import ConfigurationError, MissingResolutionError
 from lobule.geometry import Mpp
 from lobule.slides import ArraySlide, open_slide, read_mpp_csv, require_mpp
+from lobule.slides.ome_metadata import read_ome_image
 from lobule.slides.resolution import judge_mpp, magnification, mpp_from_resolution_tag, parse_number
 
 
@@ -150,6 +151,27 @@ def test_units_of_ome_are_heeded(
         assert (found is None) == (mpp is None)
         if mpp is not None:
             assert found is not None and found.x == pytest.approx(mpp)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "settings", "power"),
+    [((5, 20, 40), "Objective:2", 40.0), ((5, 20, 40), "Objective:0", 5.0), ((5, 20, 40), None, None),
+     ((20,), None, 20.0), ((5, 20), "Objective:9", None), ((), "Objective:0", None)],
+)  # fmt: skip
+def test_of_a_turret_the_objective_that_was_used_counts(
+    objectives: tuple[int, ...], settings: str | None, power: float | None
+) -> None:
+    turret = "".join(
+        f'<Objective ID="Objective:{index}" NominalMagnification="{value}"/>'
+        for index, value in enumerate(objectives)
+    )
+    used = "" if settings is None else f'<ObjectiveSettings ID="{settings}"/>'
+    found = read_ome_image(
+        f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Instrument ID="I">{turret}</Instrument>'
+        f'<Image ID="a">{used}<Pixels SizeC="3"/></Image>'
+        '<Image ID="b"><ObjectiveSettings ID="Objective:1"/><Pixels SizeC="3"/></Image></OME>'
+    )
+    assert found is not None and found.objective_power == power
 
 
 def test_imagej_states_micrometers_in_its_own_way(picture: Picture, tmp_path: Path) -> None:

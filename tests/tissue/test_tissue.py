@@ -159,6 +159,31 @@ def test_where_nothing_parts_tissue_from_glass_the_whole_image_is_taken_aloud() 
     assert tissue.method in ("otsu", "whole")
 
 
+@pytest.mark.parametrize("method", ["hsv", "otsu"])
+def test_an_empty_glass_slide_with_dust_has_no_tissue_and_says_so(method: str) -> None:
+    random = np.random.default_rng(4)
+    image = random.normal(GLASS, 1.0, (300, 400, 3))
+    for y, x in random.integers(10, 290, (40, 2)):
+        image[y : y + 5, x : x + 5] = random.integers(60, 160)
+    tissue = find_tissue(image.clip(0, 255).astype(np.uint8), 8.0, method=method)  # type: ignore[arg-type]
+    assert tissue.empty and tissue.method == method
+    assert [warning.code for warning in tissue.warnings] == ["tissue"]
+    assert tissue.warnings[0].text.startswith("no tissue found: ")
+
+
+@pytest.mark.parametrize("gain", [1.1, 1.2])
+def test_glass_that_the_scanner_clips_to_white_is_scanned_though_some_tissue_is_pale(gain: float) -> None:
+    image, truth = _slide()
+    random = np.random.default_rng(5)
+    pale = truth & (np.mgrid[:300, :400][0] < 130)
+    image[pale] = random.normal((222, 205, 214), 9, (300, 400, 3)).clip(0, 255).astype(np.uint8)[pale]
+    bright = np.clip(image * gain, 0, 255).astype(np.uint8)
+    assert not find_unscanned(bright).any()
+    tissue = find_tissue(bright, 8.0)
+    assert not tissue.unscanned.any() and tissue.warnings == ()
+    assert judge_stain(bright, tissue.mask).kind == "he"
+
+
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0, 4.0, 8.0, 16.0])
 def test_a_field_without_glass_is_all_tissue_at_any_scale(mpp: float) -> None:
     random = np.random.default_rng(3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from lobule.annotations.regions import read_bytes
 from lobule.errors import AnnotationError, SlideReadError
 
-__all__ = ["is_image", "read_mask"]
+__all__ = ["is_image", "read_mask", "warn_user"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -29,22 +30,32 @@ def is_image(start: bytes) -> bool:
     return start.startswith((_PNG, *_TIFF))
 
 
-def read_mask(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray[np.bool_]:
+def warn_user(text: str) -> None:
+    """Tells by `warnings.warn`."""
+    warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def read_mask(
+    path: str | PathLike[str], slide_size: tuple[int, int], *, warn: Callable[[str], None] = warn_user
+) -> NDArray[np.bool_]:
     """A mask of a whole slide from a PNG or TIFF, (H, W) bool at the file's own size; nonzero is True.
 
     slide_size: level-0 (width, height). Any size fits whose aspect is the slide's within 2 %, or within
     the pixel that rounding may cost a small mask. Of several levels the largest of up to 64 million pixels
-    is read. In color any channel but alpha counts; alpha 0 is outside. Of a palette, which must begin with
-    black, the numbers count. A turned TIFF is put upright. Raises AnnotationError.
+    is read. In color any channel but alpha counts; alpha 0 is outside. Several gray planes (pages, channels)
+    count together. Of a palette, which must begin with black, the numbers count. In a TIFF of 1 bit where 0
+    is white (MINISWHITE) white is marked, and ``warn`` is told (by default `warnings.warn`); but where
+    tifffile wrote it, which stores every array of bool so, True is. A turned TIFF is put upright. Raises
+    AnnotationError.
     """
     content = read_bytes(path)
     if not is_image(content[:8]):
         raise AnnotationError(path, "a mask must be a PNG or a TIFF")
     try:
-        pixels = (
+        pixels, has_alpha = (
             _read_png(path, content[:24], slide_size)
             if content.startswith(_PNG)
-            else _read_tiff(path, slide_size)
+            else _read_tiff(path, slide_size, warn)
         )
     except AnnotationError:
         raise
@@ -55,14 +66,13 @@ def read_mask(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray
         # Pillow, tifffile and imagecodecs raise all of these on damaged files
         reason = str(error) or type(error).__name__
         raise AnnotationError(path, f"the mask cannot be decoded: {reason[:200]}") from error
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        opaque: NDArray[np.bool_] = (pixels[..., :-1] != 0).any(axis=2) & (pixels[..., -1] != 0)
-        return opaque
     if pixels.ndim not in (2, 3):
         raise AnnotationError(path, f"a mask has one plane, not an array of shape {pixels.shape}")
     # NaN of a map of numbers is what was not looked at
     marked: NDArray[np.bool_] = np.nan_to_num(pixels) != 0 if pixels.dtype.kind == "f" else pixels != 0
-    if marked.ndim == 3:
+    if has_alpha:
+        marked = np.any(marked[..., :-1], axis=2) & marked[..., -1]
+    elif marked.ndim == 3:
         marked = np.any(marked, axis=2)
     return marked
 
@@ -82,7 +92,10 @@ def _check(path: str | PathLike[str], width: int, height: int, slide_size: tuple
         )
 
 
-def _read_png(path: str | PathLike[str], header: bytes, slide_size: tuple[int, int]) -> NDArray[np.generic]:
+def _read_png(
+    path: str | PathLike[str], header: bytes, slide_size: tuple[int, int]
+) -> tuple[NDArray[np.generic], bool]:
+    """The pixels, and whether their last plane is alpha."""
     from PIL import Image
 
     width, height = struct.unpack(">II", header[16:24])
@@ -93,7 +106,7 @@ def _read_png(path: str | PathLike[str], header: bytes, slide_size: tuple[int, i
         with Image.open(path) as image:
             if image.mode == "P" and any((image.getpalette("RGB") or [])[:3]):
                 raise _palette_error(path)
-            return np.asarray(image)
+            return np.asarray(image), image.mode in ("LA", "RGBA")
 
 
 def _palette_error(path: str | PathLike[str]) -> AnnotationError:
@@ -103,7 +116,10 @@ def _palette_error(path: str | PathLike[str]) -> AnnotationError:
     )
 
 
-def _read_tiff(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArray[np.generic]:
+def _read_tiff(
+    path: str | PathLike[str], slide_size: tuple[int, int], warn: Callable[[str], None]
+) -> tuple[NDArray[np.generic], bool]:
+    """The pixels, and whether their last plane is alpha."""
     import tifffile
 
     from lobule.slides.orientation import TURNS
@@ -138,13 +154,20 @@ def _read_tiff(path: str | PathLike[str], slide_size: tuple[int, int]) -> NDArra
         if int(np.prod(level.shape, dtype=np.float64)) > 4 * size[0] * size[1]:
             raise AnnotationError(path, f"a mask has one plane, not an array of shape {level.shape}")
         pixels = np.asarray(level.asarray())
-        if photometric == 0 and bits == 1:
+        # tifffile gives every array of bool this color and leaves its numbers as they are
+        if photometric == 0 and bits == 1 and not file.pages.first.software.startswith("tifffile"):
             # programs write black and white as a fax does, 1 is black; in gray, numbers are believed as they are
             pixels = pixels == 0
-        axes = level.axes
+            warn(
+                f"{path}: in this TIFF of 1 bit 0 is white (MINISWHITE); white was taken for what is marked. "
+                "If black is, save the mask in 8 bits, 0 outside"
+            )
+        axes, extra = level.axes, level.keyframe.extrasamples
     # samples last; axes of length 1 away
     keep = [axis for axis in range(pixels.ndim) if axes[axis] in "YX" or pixels.shape[axis] > 1]
     pixels = pixels.reshape([pixels.shape[axis] for axis in keep])
     place = {"Y": 0, "X": 1}
     order = sorted(range(len(keep)), key=lambda axis: place.get(axes[keep[axis]], 2))
-    return turn.apply(pixels.transpose(order))
+    # other planes, be they two or four, are pages or channels
+    has_alpha = pixels.ndim == 3 and axes[keep[order[2]]] == "S" and bool(extra) and extra[-1] in (1, 2)
+    return turn.apply(pixels.transpose(order)), has_alpha

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.annotations.masks import is_image, read_mask
+from lobule.annotations.masks import is_image, read_mask, warn_user
 from lobule.annotations.raster import rasterize
 from lobule.annotations.regions import read_bytes, read_regions
 from lobule.errors import AnnotationError
@@ -23,26 +22,23 @@ _LEFT_OUT = frozenset({"ignore*", "ignore", "exclude", "exclusion", "background"
 _EDGE_PX = 1.0
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=3)
-
-
 def tissue_from_file(
     path: str | PathLike[str],
     frame: WorkingFrame,
     *,
     geojson_origin_px: tuple[int, int] = (0, 0),
-    warn: Callable[[str], None] = _warn,
+    warn: Callable[[str], None] = warn_user,
 ) -> NDArray[np.bool_]:
     """Tissue on ``frame``, (H, W) bool, from a mask (PNG, TIFF) or polygons (GeoJSON, ASAP, ImageScope, Halo).
 
     A mask's pixels are looked up at the working pixels' centers. Polygons of every class count, save those
     of a class named Ignore*, Exclude or Background, which are cut out. What lies outside the slide is cut
-    off and told to ``warn`` (by default `warnings.warn`). ``geojson_origin_px`` as in `read_regions`.
+    off and told to ``warn`` (by default `warnings.warn`), as is what `read_mask` warns of.
+    ``geojson_origin_px`` as in `read_regions`.
     Raises AnnotationError, also where the file marks nothing on the slide.
     """
     if is_image(read_bytes(path)[:8]):
-        mask = read_mask(path, frame.slide_size)
+        mask = read_mask(path, frame.slide_size, warn=warn)
         if not mask.any():
             raise AnnotationError(path, "the mask marks nothing")
         return _looked_up(mask, frame)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lobule.slides.resolution import magnification, parse_number
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 __all__ = ["OmeImage", "read_ome_image"]
 
@@ -39,8 +43,9 @@ def read_ome_image(description: str) -> OmeImage | None:
         return None
     for element in root.iter():
         element.tag = re.sub(r"^\{.*\}", "", str(element.tag))
-    pixels = root.find("./Image/Pixels")
-    if pixels is None:
+    image = root.find("./Image[Pixels]")
+    pixels = None if image is None else image.find("Pixels")
+    if image is None or pixels is None:
         return None
     sizes: list[float | None] = []
     problem = None
@@ -56,16 +61,24 @@ def read_ome_image(description: str) -> OmeImage | None:
     ]
     size_c = _count(pixels.get("SizeC"))
     planes_c = len(channels) if channels and sum(channels) == size_c else max(1, size_c // _first(channels))
-    objective = root.find("./Instrument/Objective")
-    power = None if objective is None else magnification(objective.get("NominalMagnification"))
     return OmeImage(
         size_um=(sizes[0], sizes[1]),
         unit_problem=problem,
         planes_c=planes_c,
         planes_z=_count(pixels.get("SizeZ")),
         planes_t=_count(pixels.get("SizeT")),
-        objective_power=power,
+        objective_power=magnification(_magnification(root, image)),
     )
+
+
+def _magnification(root: Element, image: Element) -> str | None:
+    """What the file states of the objective that took the image; None where it does not say which did."""
+    objectives = root.findall("./Instrument/Objective")
+    settings = image.find("ObjectiveSettings")
+    if settings is not None:
+        # the others are on the turret, but not in the light
+        objectives = [one for one in objectives if one.get("ID") == settings.get("ID")]
+    return objectives[0].get("NominalMagnification") if len(objectives) == 1 else None
 
 
 def _count(text: str | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.tissue.color import bands, extremes, look_up, quantile, to_hsv
+from lobule.tissue.color import bands, extremes, is_even, look_up, quantile, to_hsv
 from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
 __all__ = ["find_folds", "find_pen", "find_unscanned"]
@@ -17,20 +17,24 @@ _DENSITY_STEPS = 5000
 """Steps of an optical density of 1; three channels of black, 2.4 each, fit 16 bits."""
 
 
-def find_unscanned(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def find_unscanned(rgb: NDArray[np.uint8], even: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Parts that hold no scan, (H, W) bool: black padding, and pure white beside glass of another white.
 
-    rgb: (H, W, 3) uint8. A part is at least 0.1 % of the image and 16 px. Where all glass is pure white
-    nothing tells scanned from unscanned, and it counts as scanned.
+    rgb: (H, W, 3) uint8; even: where it may be glass, by default where `is_even` says so. A part is at least
+    0.1 % of the image and 16 px. Where all glass is pure white nothing tells scanned from unscanned, and it
+    counts as scanned.
     """
     shape = rgb.shape[:2]
+    if even is None:
+        even = is_even(rgb)
     area = max(16.0, 0.001 * shape[0] * shape[1])
     black, white = np.empty(shape, np.bool_), np.empty(shape, np.bool_)
     off_white = 0
     for rows in bands(*shape):
         low, high = extremes(rgb[rows])
         black[rows], white[rows] = high <= 12, low >= 254
-        off_white += int(np.count_nonzero((low >= 200) & (low <= 251) & (high - low < 32)))
+        # pale tissue is as bright and as gray as glass, but not as even
+        off_white += int(np.count_nonzero((low >= 200) & (low <= 251) & (high - low < 32) & even[rows]))
     black = drop_small(black, area)
     if off_white < 0.02 * white.size:
         return black

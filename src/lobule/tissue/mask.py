@@ -26,6 +26,7 @@ class TissueWarning(NamedTuple):
 
 # H2G-Net: saturation ≥ 20 of 255 at ×1.25 (8 µm per pixel), closing with a disk of 5, then of 3 pixels
 _SATURATION = 20
+_LEAST_STEP = 8
 _CLOSING_UM = (40.0, 24.0)
 _WORKING_MPP = 8.0
 _SPECK_MM2 = 0.01
@@ -84,10 +85,12 @@ def find_tissue(overview: NDArray[np.uint8], mpp: float, *, method: Literal["hsv
     overview: (H, W, 3) uint8 RGB; mpp: its micrometers per pixel (any; finer ones are averaged to about
     8, coarser ones used as they are). ``hsv``: saturation ≥ 20 of 255 after the glass is made gray, closed
     with disks of 40 and 24 µm (H2G-Net). ``otsu``: Otsu's threshold on saturation (Khalil et al.), as long
-    as what lies below looks like glass, else 20. Parts under 0.01 mm² are dropped, holes under 0.004 mm²
-    filled. In a field of at most 2 mm without any glass, textured pixels count as tissue too, however pale.
-    Where ``hsv`` finds nothing, Otsu on brightness is tried, then the whole image taken, each
-    with a warning; a blank image stays empty. Raises ValueError for another shape, type or mpp.
+    as what lies below looks like glass and what lies above differs from it, else 20. Parts under 0.01 mm²
+    are dropped, holes under 0.004 mm² filled. In a field of at most 2 mm without any glass, textured pixels
+    count as tissue too, however pale. Where that finds nothing, Otsu on brightness is tried; where that
+    finds nothing either, an image without any glass is taken whole, and one with glass stays empty, as does
+    a blank one. Each with a warning.
+    Raises ValueError for another shape, type or mpp.
     """
     if overview.ndim != 3 or overview.shape[2] != 3 or overview.dtype != np.uint8 or overview.size == 0:
         raise ValueError(f"an overview is (H, W, 3) uint8, not {overview.shape} {overview.dtype}")
@@ -130,8 +133,8 @@ def _averaged(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
 
 def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) -> Tissue:
     warnings: list[TissueWarning] = []
-    unscanned = find_unscanned(image)
     even = is_even(image)
+    unscanned = find_unscanned(image, even)
     glass = find_glass(image, even, unscanned)
     balanced = white_balanced(image, glass)
     pen = find_pen(balanced, mpp) & ~unscanned
@@ -156,10 +159,14 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
         if mask.any():
             text = f"{method} found no tissue; Otsu's threshold on brightness was used instead"
             warnings.append(TissueWarning("tissue", text))
-    if not mask.any():
+    if not mask.any() and glass is None:
         used = "whole"
         mask = usable.copy()
         text = "no tissue found by saturation or brightness; the whole image was taken as tissue"
+        warnings.append(TissueWarning("tissue", text))
+    elif not mask.any():
+        used = method
+        text = "no tissue found: beside glass there is only what is too small or too pale"
         warnings.append(TissueWarning("tissue", text))
     fold = find_folds(balanced, mask, mpp)
     if pen.any():
@@ -231,7 +238,10 @@ def _otsu_saturation(
     saturation, value = saturation[usable], value[usable]
     threshold = _otsu(saturation)
     below = saturation < threshold
-    if not below.any():
+    if not below.any() or below.all():
+        return _SATURATION
+    # the noise of empty glass falls into two parts too; stain and glass differ by 10 and more
+    if saturation[~below].mean() - saturation[below].mean() < _LEAST_STEP:
         return _SATURATION
     # no glass, so Otsu parts pale from dark tissue: not what is asked
     glassy = np.median(value[below]) >= 200 and np.median(saturation[below]) < 25

@@ -44,7 +44,8 @@ def judge_stain(overview: NDArray[np.uint8], mask: NDArray[np.bool_]) -> StainJu
     brightest = quantile(value, 0.999)
     if brightest <= 30:
         return StainJudgement("other", f"nearly black: no pixel above {brightest:.0f} of 255")
-    unscanned = find_unscanned(overview)
+    # pure white has no hue even where it is glass: beside anything pale it is left out
+    unscanned = find_unscanned(overview, np.ones(mask.shape, np.bool_))
     scanned = value[~unscanned]
     if scanned.size and quantile(scanned, 0.5) <= 60:
         return StainJudgement("fluorescence", f"{(scanned <= 60).mean():.0%} of what was scanned is dark")
