@@ -6,7 +6,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -551,6 +551,30 @@ def test_an_island_within_a_hole_stays(tmp_path: Path) -> None:
     document = f'<Annotations><Annotation Name="L"><Regions>{drawn}</Regions></Annotation></Annotations>'
     found = read_regions(_save(tmp_path, document, "a.annotations"))
     assert [region.geometry.area for region in found] == [1000**2 - 600**2, 200**2]
+
+
+def test_only_holes_near_a_region_are_held_against_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def square(hole: int, x: int, side: int) -> str:
+        corners = "".join(
+            f'<V X="{a}" Y="{b}"/>' for a, b in ((x, 0), (x + side, 0), (x + side, side), (x, side))
+        )
+        return f'<Region Type="Polygon" NegativeROA="{hole}"><Vertices>{corners}</Vertices></Region>'
+
+    asked = []
+    for method in (shapely.Polygon.intersects, shapely.Polygon.covers):
+
+        def note(one: shapely.Polygon, other: shapely.Polygon, method: Any = method) -> bool:
+            asked.append(one)
+            return bool(method(one, other))
+
+        monkeypatch.setattr(shapely.Polygon, method.__name__, note)
+    drawn = "".join(square(0, 100 * k, 80) + square(1, 100 * k, 20) for k in range(60))
+    document = f'<Annotations><Annotation Name="L"><Regions>{drawn}</Regions></Annotation></Annotations>'
+    found = read_regions(_save(tmp_path, document, "a.annotations"))
+    assert [region.geometry.area for region in found] == [80**2 - 20**2] * 60
+    assert len(asked) <= 2 * 60
 
 
 REAL = {

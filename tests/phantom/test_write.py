@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +201,14 @@ def test_no_workers_are_refused(tmp_path: Path) -> None:
         write_phantom(tmp_path / "a.tif", PhantomSpec((1000, 1000)), workers=0)
 
 
+def test_a_system_that_knows_no_affinity_writes_slides_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
+    truth = write_phantom(tmp_path / "a.tif", PhantomSpec((600, 500), tissue_share=0, artifacts=False))
+    assert truth.slide.is_file()
+
+
 def test_a_missing_folder_is_a_result_error(tmp_path: Path) -> None:
     with pytest.raises(ResultWriteError, match="No such file"):
         write_phantom(tmp_path / "absent" / "a.tif", PhantomSpec((1000, 1000), tissue_share=0))
@@ -236,6 +247,32 @@ def test_patches_show_whole_fields_at_the_asked_scale(field_folder: Path) -> Non
     assert len({plane.choice(i, j)[0] for i in range(6) for j in range(6)}) == 4
 
 
+def test_fields_of_other_sizes_keep_their_micrometers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sizes = {"first": (80, 60), "larger": (130, 91), "smaller": (30, 7), "wide": (101, 40)}
+    shown = {}
+    for name, (width, height) in sizes.items():
+        field = Image.fromarray(rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+        field.save(tmp_path / f"{name}.png")
+        scaled = field.resize((round(width / 2), round(height / 2)), Image.Resampling.BICUBIC)
+        shown[tmp_path / f"{name}.png"] = np.asarray(scaled)
+    plane = Patchwork(list(shown), 0.25, 0.5, (1, 0))
+    assert plane.patch_size == (40, 30)
+    expected = {}
+    for file, field in shown.items():
+        around = np.pad(field, ((40, 40), (40, 40), (0, 0)), mode="symmetric")
+        top, left = 40 + (field.shape[0] - 30) // 2, 40 + (field.shape[1] - 40) // 2
+        expected[file] = around[top : top + 30, left : left + 40]
+    seen = set()
+    for j in range(8):
+        for i in range(6):
+            file, mirrored, upside_down = plane.choice(i, j)
+            patch = expected[file][:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+            assert (plane.pixels(0, 0)[30 * j : 30 * j + 30, 40 * i : 40 * i + 40] == patch).all()
+            seen.add(file)
+    assert len(seen) == 4
+
+
 def test_labels_name_the_fields_to_use(field_folder: Path, tmp_path: Path) -> None:
     fields = read_field_labels(field_folder, field_folder / "labels.csv", 0.84)
     assert [path.name for path in fields.carcinoma] == ["f0.png", "f1.png"]
@@ -259,3 +296,27 @@ def test_a_field_that_is_no_image_is_named(field_folder: Path, tmp_path: Path) -
     fields = read_field_labels(tmp_path, tmp_path / "labels.csv", 0.84)
     with pytest.raises(ConfigurationError, match=r"a\.png"):
         write_phantom(tmp_path / "out.tif", PhantomSpec((2000, 2000), fields=fields))
+
+
+@pytest.mark.parametrize("damage", ["a chunk of no kind", "a header cut short", "a size beyond all bounds"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_damaged_field_is_named_whatever_pillow_raises(
+    damage: str, place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    for file in files:
+        Image.fromarray(noise).save(file)
+    data = files[place].read_bytes()
+    if damage == "a chunk of no kind":
+        second = data.index(b"IDAT", data.index(b"IDAT") + 4)
+        data = data[:second] + b"\x00\x8e\xc7\x00" + data[second + 4 :]
+    elif damage == "a header cut short":
+        data = data[:8] + struct.pack(">I4s5sI", 5, b"IHDR", data[16:21], zlib.crc32(b"IHDR" + data[16:21]))
+    else:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50_000)
+        data = data[:16] + struct.pack(">II", 1000, 1000) + data[24:]
+        data = data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:]
+    files[place].write_bytes(data)
+    with pytest.raises(ConfigurationError, match=rf"{files[place].name}.*a readable image"):
+        Patchwork(files, 0.5, 0.5, (0, 0))._load(files[place])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import imagecodecs
 import numpy as np
@@ -18,7 +19,7 @@ from slides.painted import Picture, reduce, write_dicom, write_pyramid
 
 from lobule.errors import SlideReadError
 from lobule.geometry import Box, Mpp, WorkingFrame
-from lobule.slides import ArraySlide, Slide, open_slide, read_overview, read_region
+from lobule.slides import ArraySlide, Slide, open_slide, read_overview, read_region, tiff_levels
 from lobule.slides.jpeg_frames import DecodeError, decode_jpeg, read_jpeg_header
 from lobule.slides.resample import block_means, resample
 from lobule.slides.reused_memory import borrow, empty_pixels
@@ -377,6 +378,57 @@ def test_the_cache_keeps_within_its_limit() -> None:
     assert [cache.find((0, index)) is not None for index in range(10)] == [False] * 7 + [True] * 3
     cache.keep((1, 0), np.zeros((100, 100, 3), np.uint8))
     assert cache.find((1, 0)) is not None and cache.find((0, 9)) is None
+
+
+@pytest.fixture
+def strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Slide, list[int]]]:
+    """A slide of 50 strips of 1200 x 8 px, of which the cache holds 20, 5 if they were tiles; and what was decoded."""
+    tifffile.imwrite(
+        tmp_path / "a.tif", texture(1200, 400), rowsperstrip=8, photometric="rgb", compression="zlib"
+    )
+    decoded: list[int] = []
+    decode = tiff_levels.decode_segment
+
+    def note(data: bytes, *rest: Any) -> np.ndarray:
+        decoded.append(len(data))
+        time.sleep(0.001)  # threads that do not wait for each other are seen to do the same work
+        return decode(data, *rest)
+
+    with open_slide(tmp_path / "a.tif", mpp=0.25) as slide:
+        monkeypatch.setattr(tiff_levels, "decode_segment", note)
+        monkeypatch.setattr(tiff_levels, "MOST_CACHE_BYTES", 20 * 1200 * 8 * 3)
+        monkeypatch.setattr(slide, "_cache", SegmentCache(5 * 1200 * 8 * 3))
+        yield slide, decoded
+
+
+@pytest.mark.parametrize("largest_px", [5_000, 20_000, 100_000])
+@pytest.mark.parametrize("step", [12.0, 8.7])
+def test_an_overview_decodes_a_strip_once(
+    step: float, largest_px: int, strips: tuple[Slide, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide, decoded = strips
+    frame = WorkingFrame(slide.size, Mpp(0.25, 0.25), Mpp(0.25 * step, 0.25 * step))
+    at_once = read_overview(slide, frame)
+    decoded.clear()
+    monkeypatch.setattr(slide, "_cache", SegmentCache(5 * 1200 * 8 * 3))
+    monkeypatch.setattr("lobule.slides.region.LARGEST_READ_PX", largest_px)
+    assert np.array_equal(read_overview(slide, frame), at_once)
+    # where a working pixel ends within the last row of a strip, the next band of rows needs that strip again
+    assert 50 <= len(decoded) <= (50 if step == 12.0 else 56)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_row_of_tiles_decodes_a_strip_once(threads: int, strips: tuple[Slide, list[int]]) -> None:
+    slide, decoded = strips
+    frame = WorkingFrame(slide.size, Mpp(0.25, 0.25), Mpp(0.5, 0.5))
+    boxes = [Box(x, 0, x + 32, 64) for x in range(0, 600, 32)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda box: read_region(slide, frame, box), boxes))
+    assert len(decoded) == 16
+    read_region(slide, frame, Box(0, 0, 32, 200))
+    assert len(decoded) == 50
+    kept = cast(Any, slide)._cache._kept
+    assert sum(strip.nbytes for strip in kept.values()) == 20 * 1200 * 8 * 3
 
 
 def test_heads_that_repeat_are_read_as_if_they_were_new() -> None:

@@ -187,6 +187,25 @@ def test_each_compression_gives_the_pixels_that_were_painted(
         assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
 
 
+@pytest.mark.parametrize("compression", ["none", "packbits"])
+@pytest.mark.parametrize("tile", [None, (64, 48)])
+def test_a_predictor_counts_only_where_libtiff_heeds_it(
+    compression: str, tile: tuple[int, int] | None, picture: Picture, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tif"
+    # tifffile writes no such tag of its own: one beside it takes its number
+    tifffile.imwrite(
+        path, picture, photometric="rgb", compression=compression, tile=tile, metadata=None, software=None,
+        extratags=[(316, 3, 1, 2, True)],
+    )  # fmt: skip
+    data, entry = path.read_bytes(), struct.pack("<HHI", 316, 3, 1)
+    assert data.count(entry) == 1
+    path.write_bytes(data.replace(entry, struct.pack("<HHI", 317, 3, 1)))
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.read_level(0, (0, 0), slide.size), picture)
+        assert np.array_equal(np.asarray(PIL.Image.open(path)), picture)
+
+
 @pytest.mark.parametrize("code", [33003, 33004, 33005, 34712])
 @pytest.mark.parametrize("kind", ["rgb", "ycbcr"])
 def test_jpeg_2000_has_the_colors_that_the_file_states(

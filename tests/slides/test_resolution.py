@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -206,6 +207,18 @@ def test_the_users_mpp_overrides_the_files_and_says_so(picture: Picture, tmp_pat
 def test_an_impossible_mpp_from_the_user_is_refused(mpp: float, picture: Picture) -> None:
     with pytest.raises(ConfigurationError, match="--mpp"):
         open_slide(picture, mpp=mpp)
+
+
+@pytest.mark.parametrize("mpp", ["x", {}, (0.25,), [0.25, 0.25, 0.25], (0.25, "x"), (0.25, -1)])
+def test_an_mpp_that_is_no_number_nor_pair_is_refused(mpp: Any, picture: Picture) -> None:
+    with pytest.raises(ConfigurationError, match="--mpp"):
+        open_slide(picture, mpp=mpp)
+
+
+def test_an_mpp_is_one_number_or_a_pair(picture: Picture) -> None:
+    assert require_mpp(open_slide(picture, mpp=(0.25, 0.26))) == Mpp(0.25, 0.26)
+    assert require_mpp(open_slide(picture, mpp=[0.25, 0.26])) == Mpp(0.25, 0.26)
+    assert require_mpp(open_slide(picture, mpp=0.25)) == Mpp(0.25, 0.25)
 
 
 def test_an_array_without_mpp_asks_for_it(picture: Picture) -> None:

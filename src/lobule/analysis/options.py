@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lobule.errors import ConfigurationError
+from lobule.machine import granted_cores
 from lobule.runtimes import PrecisionChoice
 
-__all__ = ["STAGES", "TABLES", "Options", "granted_cores", "granted_memory_bytes"]
+__all__ = ["STAGES", "TABLES", "Options"]
 
 STAGES = ("tumor", "nuclei")
 """Stages that can be asked for by name; tissue always runs."""
@@ -22,26 +21,6 @@ TABLES = ("csv", "parquet")
 """Formats of the table of nuclei; Parquet needs the extra ``tables``."""
 
 DEFAULT_NUCLEI_TILES = 64
-
-
-def granted_cores() -> int:
-    """Cores that this process may really use: affinity and container quota, not what the machine was built with."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-
-
-def granted_memory_bytes() -> int | None:
-    """Memory that this process may use: the container's limit or the machine's memory; None if unknown."""
-    limits = []
-    with suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(OSError, ValueError):
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(limits, default=None)
 
 
 @dataclass(frozen=True)

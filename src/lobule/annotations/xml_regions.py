@@ -162,9 +162,11 @@ def _from_layers(root: Element, tell: Callable[[str], None] | None) -> list[Regi
                 holes.append(geometry)
             else:
                 drawn.append((region.get("Text") or layer.get("Name") or "", geometry))
+        tree = shapely.STRtree(holes)  # thousands of holes are not all asked of each of thousands of regions
         for name, geometry in drawn:
             # a hole is cut out of what it lies in; an island drawn within it stays
-            cut = [hole for hole in holes if hole.intersects(geometry) and not hole.covers(geometry)]
+            met = [holes[k] for k in sorted(tree.query(geometry, predicate="intersects"))]
+            cut = [hole for hole in met if not hole.covers(geometry)]
             left = polygonal(shapely.difference(geometry, shapely.union_all(cut))) if cut else geometry
             if left is not None:
                 regions.append(Region(name, left))

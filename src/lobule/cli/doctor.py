@@ -75,7 +75,7 @@ def _compiled(row: Callable[[str, str, str | None], None], folder: Path | None) 
 @click.option("--measure", is_flag=True, help="Time every shipped model on each runtime (seconds).")
 def doctor(measure: bool) -> int:
     """Show what this machine has: readers, runtimes, cores, GPU, memory, models, and what each gap costs."""
-    from lobule.analysis.options import granted_cores, granted_memory_bytes
+    from lobule.machine import granted_cores, granted_memory_bytes
 
     def row(name: str, text: str, gap: str | None = None) -> None:
         click.echo(f"{'ok ' if gap is None else '-- '} {name:14} {text}")

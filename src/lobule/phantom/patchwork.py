@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from lobule.errors import ConfigurationError
 from lobule.phantom.pyramid import TILE_PX
 from lobule.phantom.texture import Rgb, reduce_by_4
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["Patchwork"]
 
@@ -24,25 +29,19 @@ class Patchwork:
 
     Patch (i, j) of the plane shows the field, turned by half a turn or flipped, that a hash of ``seed`` and
     (i, j) chooses: neighbors differ and the plane does not repeat. All patches have the size of the first
-    field. Memory bound: resampled fields up to 128 MB, besides the one in work.
+    field: of a larger one they show the middle, a smaller one goes on as its mirror image around itself.
+    Memory bound: resampled fields up to 128 MB, besides the one in work.
     """
 
     nuclei = None
 
     def __init__(self, files: Sequence[Path], fields_mpp: float, mpp: float, seed: tuple[int, int]) -> None:
-        from PIL import Image, UnidentifiedImageError
-
         self._files = tuple(files)
         self._seed = seed
-        try:
-            with Image.open(self._files[0]) as image:
-                width, height = image.size
-        except (OSError, UnidentifiedImageError) as error:
-            raise ConfigurationError(
-                "--fields", str(self._files[0]), f"a readable image ({error})"
-            ) from error
-        scale = fields_mpp / mpp
-        self._width, self._height = max(16, round(width * scale)), max(16, round(height * scale))
+        self._scale = fields_mpp / mpp
+        with _opened(self._files[0]) as image:
+            width, height = self._scaled(image.size)
+        self._width, self._height = max(16, width), max(16, height)
         self._lock = threading.Lock()
         self._known: OrderedDict[int, Rgb] = OrderedDict()
 
@@ -102,11 +101,32 @@ class Patchwork:
         return image
 
     def _load(self, file: Path) -> Rgb:
-        from PIL import Image, UnidentifiedImageError
+        from PIL.Image import Resampling
 
-        try:
-            with Image.open(file) as image:
-                rgb = image.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise ConfigurationError("--fields", str(file), f"a readable image ({error})") from error
-        return np.asarray(rgb.resize((self._width, self._height), Image.Resampling.BICUBIC), np.uint8)
+        with _opened(file) as image:
+            rgb = image.convert("RGB")
+        field = np.asarray(rgb.resize(self._scaled(rgb.size), Resampling.BICUBIC), np.uint8)
+        # cut and mirrored, never stretched to the patch: its micrometers would be others
+        rows, columns = _middle(self._height, field.shape[0]), _middle(self._width, field.shape[1])
+        return field[rows][:, columns]
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        return max(1, round(size[0] * self._scale)), max(1, round(size[1] * self._scale))
+
+
+def _middle(count: int, size: int) -> NDArray[np.intp]:
+    """``count`` places around the middle of [0, size), mirrored at both ends where there are fewer."""
+    place = (np.arange(count) + (size - count) // 2) % (2 * size)
+    return np.minimum(place, 2 * size - 1 - place)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image]:
+    """The picture, as long as it is read. Raises ConfigurationError for whatever Pillow says of a damaged one."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(file) as image:
+            yield image
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise ConfigurationError("--fields", str(file), f"a readable image ({error})") from error

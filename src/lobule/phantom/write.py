@@ -18,6 +18,7 @@ import numpy as np
 
 from lobule import __version__
 from lobule.errors import ConfigurationError, ResultWriteError
+from lobule.machine import granted_cores
 from lobule.phantom.compose import BLOCK_TILES, Block, Composer, ShownNuclei
 from lobule.phantom.layout import GLASS, Layout, lay_out
 from lobule.phantom.pyramid import TILE_PX, PyramidWriter, pyramid_sizes
@@ -69,7 +70,7 @@ def write_phantom(
     suffix = path.suffix.lower()
     if suffix not in (".tif", ".tiff", ".svs"):
         raise ConfigurationError("OUT", path.name, "a name that ends in .tif, .tiff or .svs")
-    workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    workers = granted_cores() if workers is None else workers
     if workers < 1:
         raise ConfigurationError("--workers", workers, "at least 1")
     progress = QuietReporter() if progress is None else progress

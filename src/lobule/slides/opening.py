@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lobule.errors import SlideNotFoundError, SlideReadError, UnsupportedSlideError
-from lobule.geometry import Mpp
-from lobule.slides.resolution import mpp_from_option, with_given_mpp
+from lobule.slides.resolution import GivenMpp, mpp_from_option, with_given_mpp
 from lobule.slides.slide import Slide
 from lobule.slides.sniff import OF_NO_VENDOR, VENDOR_SUFFIXES, explain_unsupported
 from lobule.slides.tiff_structure import ByteFile, is_tiff, read_tiff_structure
@@ -42,12 +41,12 @@ HEAD_BYTES = 4096
 def open_slide(
     path: str | Path | NDArray[np.uint8],
     *,
-    mpp: Mpp | float | None = None,
+    mpp: GivenMpp | None = None,
     mpp_source: Literal["option", "csv"] = "option",
 ) -> Slide:
     """Opens a slide: a path, or an (H, W, 3) uint8 array.
 
-    ``mpp`` (µm per pixel, a pair or one number) overrides whatever the file says.
+    ``mpp`` (µm per pixel, a pair (x, y) or one number) overrides whatever the file says.
 
     Raises SlideNotFoundError, UnsupportedSlideError (with what was tried), SlideReadError (damaged),
     ConfigurationError (impossible mpp).

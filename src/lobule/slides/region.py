@@ -54,7 +54,8 @@ def read_region(slide: Slide, frame: WorkingFrame, box: Box) -> RgbImage:
     Read from `choose_level` and area-averaged down to the working pixels; along an axis where the frame is
     finer than level 0, bilinear (the only upsampling there is; a caller that asks for it warns). A pixel
     comes out the same whichever box it is read through, to one gray level. Memory: the result and about
-    16 MB, whatever the slide and the level: large boxes are read in parts. Raises SlideReadError.
+    16 MB, whatever the slide and the level: large boxes are read in parts; besides, what the slide's reader
+    keeps for the next region. Raises SlideReadError.
     """
     return _read(slide, frame, box, 1)
 
@@ -142,10 +143,13 @@ def _level_and_step(slide: Slide, frame: WorkingFrame) -> tuple[int, tuple[float
 
 def _parts(slide: Slide, level: int, box: Box, step: tuple[float, float]) -> list[Box]:
     """Cuts ``box`` into parts of at most LARGEST_READ_PX level pixels: bands of whole rows where these are not
-    too long, so that slides in strips are decoded once."""
+    too long, or where the level has no tiles: strips, which run across all of it, are then decoded once (those
+    that two bands share may be twice). A row that alone is too long is cut; the reader keeps its strips for the
+    next part."""
     columns = min(box.width, max(1, math.floor(LARGEST_READ_PX / (step[0] * step[1]))))
     rows = min(box.height, max(1, math.floor(LARGEST_READ_PX / (step[0] * step[1] * columns))))
-    if rows * step[1] < 512 and columns > rows:
+    tiled = slide.levels[level].tile_size is not None
+    if tiled and rows * step[1] < 512 and columns > rows:
         # long bands of few rows decode every tile many times: blocks about as high as wide instead
         side = max(1, math.floor(math.sqrt(LARGEST_READ_PX / (step[0] * step[1]))))
         columns, rows = min(box.width, side), min(box.height, side)
@@ -154,7 +158,7 @@ def _parts(slide: Slide, level: int, box: Box, step: tuple[float, float]) -> lis
         for y in range(box.y0, box.y1, rows)
         for x in range(box.x0, box.x1, columns)
     ]
-    if slide.levels[level].tile_size is not None and box.width > box.height:
+    if tiled and box.width > box.height:
         # along the shorter side first, so that tiles that two parts share are still at hand
         parts.sort(key=lambda part: (part.x0, part.y0))
     return parts

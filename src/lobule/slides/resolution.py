@@ -20,6 +20,7 @@ from lobule.slides.slide import MppSource, Slide, SlideProperties
 
 __all__ = [
     "MPP_RANGE",
+    "GivenMpp",
     "Resolution",
     "judge_mpp",
     "magnification",
@@ -44,6 +45,10 @@ _GIVE_IT = "if areas look wrong give the right one with --mpp"
 
 TIMES_MPP = 10.0
 """Scanners show about 10 µm/px divided by the objective power: 20x 0.5, 40x 0.25."""
+
+
+GivenMpp = Mpp | float | tuple[float, float] | list[float]
+"""µm/px as a user may state them: along x and y, or one number for both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +163,19 @@ def mpp_from_resolution_tag(
     return judge_mpp(per_pixel(x_per_unit), per_pixel(y_per_unit), "resolution-tag", size=size)
 
 
-def mpp_from_option(value: Mpp | float, option: str = "--mpp") -> Mpp:
-    """The user's mpp, a pair or one number for both axes. Raises ConfigurationError."""
+def mpp_from_option(value: GivenMpp, option: str = "--mpp") -> Mpp:
+    """The user's mpp, a pair (x, y) or one number for both axes. Raises ConfigurationError."""
     low, high = GIVEN_RANGE
     if not isinstance(value, Mpp):
-        number = float(value)
-        if not (math.isfinite(number) and number > 0):
+        try:
+            x, y = map(float, value if isinstance(value, (tuple, list)) else (value, value))
+            value = Mpp(x, y)
+        except (TypeError, ValueError, OverflowError) as error:
             raise ConfigurationError(
-                option, value, "micrometers per pixel are finite and positive, such as 0.25"
-            )
-        value = Mpp(number, number)
+                option,
+                value,
+                "micrometers per pixel are finite and positive: one number, such as 0.25, or a pair",
+            ) from error
     if not (low <= value.x <= high and low <= value.y <= high):
         shown = value.x if value.x == value.y else (value.x, value.y)
         raise ConfigurationError(option, shown, f"micrometers per pixel lie between {low:g} and {high:g}")

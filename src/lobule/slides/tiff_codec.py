@@ -14,6 +14,9 @@ from lobule.slides.tiff_pixels import JPEG_2000, PixelPlan
 
 __all__ = ["decode_segment"]
 
+DIFFERENCED = (5, 8, 32946, 34925, 50000)
+"""Compressions whose pixels may be stored as differences; under all others libtiff ignores the predictor tag."""
+
 
 def decode_segment(
     data: bytes, plan: PixelPlan, rows: int, tables: bytes | None, out: RgbImage | None = None
@@ -36,7 +39,7 @@ def decode_segment(
         raise DecodeError(f"a tile or strip holds {len(raw)} bytes where {expected} belong")
     stored = np.frombuffer(raw, plan.dtype, count=rows * width * samples).reshape(rows, width, samples)
     native = stored.astype(stored.dtype.newbyteorder("="))
-    if plan.predictor == 2:
+    if plan.predictor == 2 and plan.compression in DIFFERENCED:
         native = np.cumsum(native, axis=1, dtype=native.dtype)
     return native
 

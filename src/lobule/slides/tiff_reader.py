@@ -75,7 +75,10 @@ class TiffSlide(Slide):
         candidates = [(first, plan), *_reduced(structure, plan)]
         sizes = [self._turn.size(directory.size) for directory, _ in candidates]
         tiles = [
-            self._turn.size((each.segment_width, each.segment_height)) if each.tiled else None
+            # strips that were turned upright stand: not rows of them but columns are decoded once
+            self._turn.size((each.segment_width, each.segment_height))
+            if each.tiled or self._turn.swap
+            else None
             for _, each in candidates
         ]
         self.levels, kept = build_levels(sizes, tiles)
