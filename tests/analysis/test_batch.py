@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from mirax_slides import write_mirax
 from painted_slides import paint, write_slide
 
+from lobule import analyze, open_slide
 from lobule.analysis import batch, checking
 from lobule.analysis.batch import Outcome, analyze_slides, slide_ids
 from lobule.analysis.checking import check_slides
@@ -29,6 +31,7 @@ from lobule.analysis.options import Options
 from lobule.analysis.work import FolderWork
 from lobule.errors import ConfigurationError, ModelOutputError, ResultWriteError
 from lobule.geometry import Mpp
+from lobule.machine import granted_cores
 from lobule.progress import LineReporter, QuietReporter
 
 RUN = [sys.executable, "-c", "from lobule.cli import main; main()", "analyze"]
@@ -471,7 +474,7 @@ def test_a_slide_that_another_run_did_meanwhile_is_done_in_the_summary(
         assert "failed at lock: " in said and "another run is writing" in locked.reason
     assert [row["status"] for row in _rows(out)] == ["failed"]
     _words([painted], out, models)
-    batch._write_summary(out, [locked])
+    batch._write_summary(out, [locked], QuietReporter())
     assert [row["status"] for row in _rows(out)] == ["done"]
 
 
@@ -579,3 +582,59 @@ def test_one_picture_in_two_formats_keeps_two_folders(models: Path, tmp_path: Pa
     assert [outcome.status for outcome in first] == ["done", "done"] and len(_rows(out)) == 2
     again, _ = _words(slides, out, models)
     assert [outcome.status for outcome in again] == ["unchanged", "unchanged"] and len(_rows(out)) == 2
+
+
+def test_a_slide_that_is_all_its_folder_holds_gets_no_results_there(models: Path, tmp_path: Path) -> None:
+    path = write_mirax(tmp_path / "case.mrxs", paint((1280, 1024), [(256, 256, 768, 640)]), mpp=0.5)
+    before = sorted((tmp_path / "case").iterdir())
+    (first,), said = _words([path], tmp_path, models)
+    assert first.status == "done" and first.folder is not None and first.folder.name != "case"
+    assert f"case holds its own files; its results go to {first.folder.name}" in said
+    assert sorted((tmp_path / "case").iterdir()) == before
+    (second,), _ = _words([path], tmp_path, models)
+    assert second.status == "unchanged" and second.folder == first.folder
+    assert len(_rows(tmp_path)) == 1
+    with open_slide(path) as slide, pytest.raises(ResultWriteError, match="holds the slide's own files"):
+        analyze(slide, only=("tumor",), options=Options(models=(str(models),))).write(tmp_path)
+
+
+def test_no_failure_is_lost_when_many_runs_write_one_summary(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from lobule.analysis import batch; "
+        "from lobule.progress import QuietReporter; slide = Path(sys.argv[2]); "
+        "failed = batch.Outcome(slide, slide.stem, 'failed', 'open', 'no slide', None, None); "
+        "[batch._write_summary(Path(sys.argv[1]), [failed], QuietReporter()) for _ in range(5)]"
+    )
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(out), f"bad{number}.svs"]) for number in range(6)
+    ]
+    assert [run.wait(60) for run in runs] == [0] * 6
+    assert [row["slide"] for row in _rows(out)] == [f"bad{number}" for number in range(6)]
+
+
+def test_somebody_elses_table_is_set_aside(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "summary.csv").write_text("case,notes\n1,mine\n")
+    (tmp_path / "summary.csv.old").write_text("older")
+    (outcome,), said = _words([tmp_path / "missing.svs"], tmp_path, models)
+    assert outcome.status == "failed" and len(_rows(tmp_path)) == 1
+    assert "summary.csv was another table than lobule's; it is now summary.csv.old1" in said
+    assert (tmp_path / "summary.csv.old1").read_text() == "case,notes\n1,mine\n"
+    assert (tmp_path / "summary.csv.old").read_text() == "older"
+
+
+def test_a_slide_called_as_the_summary_does_not_take_its_place(models: Path, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "Summary.csv.tif", paint((700, 600), []))
+    (outcome,) = _analyze([slide], tmp_path / "out", models, only=("tumor",))
+    assert outcome.status == "done" and outcome.slide_id == "Summary.csv.tif"
+    assert (tmp_path / "out" / "summary.csv").is_file()
+
+
+def test_more_workers_than_cores_make_nothing_faster(painted: Path, models: Path) -> None:
+    cores = granted_cores()
+    seconds = {
+        workers: check_slides([painted], Options(models=(str(models),), workers=workers), None)[0].seconds
+        for workers in (cores, 64)
+    }
+    assert seconds[64] > seconds[cores] / 4

@@ -24,9 +24,11 @@ from lobule.analysis import Options
 from lobule.analysis.memory import estimate_bytes, fit_workers
 from lobule.analysis.stages import TissueOutcome, look_for_tissue
 from lobule.analysis.tumor_stage import TumorPass
+from lobule.analysis.work import FolderWork
 from lobule.errors import (
     ConfigurationError,
     MissingResolutionError,
+    ResultLockedError,
     ResultWriteError,
     SlideReadError,
     WrongStainError,
@@ -362,6 +364,8 @@ def test_the_results_of_another_slide_are_not_written_over(models: Path, tmp_pat
         second.write(tmp_path)
     assert (folder / "findings.json").read_bytes() == kept
     assert first.write(tmp_path) == folder
+    with FolderWork(folder / ".lobule"), pytest.raises(ResultLockedError, match="another run is writing"):
+        first.write(tmp_path)
 
 
 @given(

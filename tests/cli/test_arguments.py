@@ -147,6 +147,11 @@ def test_without_torch_what_needs_it_is_named(call: str, said: str, monkeypatch:
             torch_builds.import_beside_torch("onnx2torch", "torch", call)
 
 
+def test_an_empty_name_is_not_the_working_folder() -> None:
+    with pytest.raises(click.BadParameter, match="one name is empty"):
+        existing_slides(("",))
+
+
 def test_what_macos_leaves_beside_files_on_foreign_disks_is_no_slide(tmp_path: Path) -> None:
     for name in ("case.svs", "._case.svs"):
         (tmp_path / name).write_text("x")

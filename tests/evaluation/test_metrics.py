@@ -153,6 +153,11 @@ def test_auc_is_the_share_of_pairs_in_order(rows: list[tuple[int, int]]) -> None
     assert auc(truth, score.astype(float)) == pytest.approx(np.mean(wins))
 
 
+def test_what_is_no_number_has_no_rank() -> None:
+    with pytest.raises(ValueError, match="no number"):
+        auc(np.array([0, 1, 1]), np.array([0.1, np.nan, 0.2]))
+
+
 def test_auc_needs_both_classes() -> None:
     with pytest.raises(ValueError, match="positives and negatives"):
         auc(np.ones(3, int), np.zeros(3))

@@ -13,6 +13,7 @@ from lobule.export.geojson import nucleus_id
 from lobule.export.tables import (
     NUCLEI_COLUMNS,
     SUMMARY_COLUMNS,
+    earlier_failures,
     require_parquet,
     write_nuclei_csv,
     write_nuclei_parquet,
@@ -63,6 +64,23 @@ def test_text_that_a_spreadsheet_would_run_is_defused(tmp_path: Path, text: str)
 def test_a_file_name_that_is_not_utf8_does_not_lose_the_table(tmp_path: Path) -> None:
     write_summary(tmp_path / "s.csv", [{"file": "sl\udce9.svs"}, {"file": "😀 µ.svs"}])
     assert [row["file"] for row in read(tmp_path / "s.csv")] == ["sl\\udce9.svs", "😀 µ.svs"]
+
+
+def test_failures_are_found_again_in_a_table_that_a_spreadsheet_or_another_version_wrote(
+    tmp_path: Path,
+) -> None:
+    path, row = tmp_path / "s.csv", {"slide": "a", "file": "a.svs", "status": "failed", "stage": "open"}
+    write_summary(path, [row, {"slide": "b", "file": "b.svs", "status": "done"}])
+    text = path.read_text("utf-8")
+    for written in ("\ufeff" + text, text.replace("seconds", "minutes")):
+        path.write_text(written, "utf-8")
+        found = earlier_failures(path, set())
+        assert found is not None and [one["slide"] for one in found] == ["a"]
+        write_summary(path, found)
+    path.write_text("case;notes\n", "utf-8")
+    assert earlier_failures(path, set()) is None
+    path.write_text("", "utf-8")
+    assert earlier_failures(path, set()) == []
 
 
 def test_an_unknown_column_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:

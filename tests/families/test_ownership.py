@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lobule.families.nuclei import decode_tile
+from lobule.families.ownership import REACH_UM, within_others
 from lobule.findings.nuclei import Nuclei
 from lobule.geometry import Mpp, WorkingFrame
 from lobule.models.card import Card, read_card
@@ -161,3 +165,66 @@ def test_fields_with_nothing_or_nothing_but_nucleus_give_none_or_one(way: str, s
         if count:
             assert nuclei.measure("area_um2")[0] == pytest.approx(width * height * 0.0625)
             np.testing.assert_allclose(nuclei.centroid_px, [[width / 2, height / 2]])
+
+
+def _in_others(disks: list[tuple[float, float, float]], tile: list[int]) -> list[bool]:
+    centers = np.array([disk[:2] for disk in disks], float).reshape(-1, 2)
+    radius = np.array([disk[2] for disk in disks], float)
+    outlines = shapely.buffer(shapely.points(centers), radius, quad_segs=32)
+
+    def shared(pairs: np.ndarray) -> np.ndarray:
+        one, other = outlines[pairs].T
+        return shapely.area(shapely.intersection(one, other)) / shapely.area(outlines[pairs]).min(axis=1)
+
+    return within_others(centers, radius, np.array(tile), shared).tolist()
+
+
+def test_what_one_tile_parts_and_the_other_does_not_is_counted_once() -> None:
+    # the whole across the seam at x = 0 by the one, its two halves by the other
+    whole, left, right = (-1.0, 0.0, 6.0), (-3.5, 0.0, 3.4), (3.2, 0.0, 3.4)
+    assert _in_others([whole, right], [0, 1]) == [False, True]
+    assert _in_others([right, whole], [1, 0]) == [True, False]
+    assert _in_others([whole, left, right], [1, 0, 0]) == [False, True, True]
+    # of equals the lower tile's
+    assert _in_others([whole, whole], [3, 2]) == [True, False]
+
+
+def test_neighbors_that_touch_across_a_seam_and_parts_of_one_tile_stay() -> None:
+    assert _in_others([(-4.0, 0.0, 4.5), (4.0, 0.0, 4.5)], [0, 1]) == [False, False]
+    assert _in_others([(0.0, 0.0, 6.0), (1.0, 0.0, 2.0)], [4, 4]) == [False, False]
+    # a part of what is itself a part of a larger one is judged by what stays
+    chain = [(0.0, 0.0, 8.0), (6.5, 0.0, 5.0), (10.5, 0.0, 3.0)]
+    assert _in_others(chain, [0, 1, 2]) == [False, True, False]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.floats(-15, 15), st.floats(-5, 5), st.floats(1, 6), st.integers(0, 3)),
+        max_size=12,
+    )
+)
+def test_no_two_tiles_nuclei_that_stay_lie_in_each_other(
+    found: list[tuple[float, float, float, int]],
+) -> None:
+    disks, tile = [one[:3] for one in found], [one[3] for one in found]
+    gone = _in_others(disks, tile)
+    outlines = [shapely.Point(x, y).buffer(radius, quad_segs=32) for x, y, radius in disks]
+
+    def inside(small: int, large: int) -> bool:
+        apart = np.hypot(*np.subtract(disks[small][:2], disks[large][:2]))
+        common = outlines[small].intersection(outlines[large]).area
+        return bool(
+            tile[small] != tile[large]
+            and disks[small][2] <= disks[large][2]
+            and apart <= min(REACH_UM, 1.5 * disks[large][2])
+            and common > 0.5 * outlines[small].area
+        )
+
+    for small in range(len(disks)):
+        holders = [k for k in range(len(disks)) if k != small and inside(small, k)]
+        stays = [k for k in holders if not gone[k]]
+        assert bool(stays) == gone[small]
+    # nor does the order matter, but among twins
+    back = _in_others(disks[::-1], tile[::-1])[::-1]
+    assert back == gone or len(set(found)) < len(found)

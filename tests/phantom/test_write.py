@@ -320,3 +320,16 @@ def test_a_damaged_field_is_named_whatever_pillow_raises(
     files[place].write_bytes(data)
     with pytest.raises(ConfigurationError, match=rf"{files[place].name}.*a readable image"):
         Patchwork(files, 0.5, 0.5, (0, 0))._load(files[place])
+
+
+def test_what_lies_beside_a_slide_is_its_own_truth(tmp_path: Path) -> None:
+    spec = PhantomSpec((1024, 1024), mpp=0.5, seed=1, nuclei=True)
+    first = write_phantom(tmp_path / "y.svs", spec)
+    assert first.nuclei is not None and first.nuclei.exists()
+    second = write_phantom(tmp_path / "y.svs", PhantomSpec((1024, 1024), mpp=0.5, seed=2))
+    assert second.nuclei is None and not first.nuclei.exists()
+    with pytest.raises(
+        ConfigurationError, match=r"y\.truth\.geojson is the truth of y\.svs: choose another name"
+    ):
+        write_phantom(tmp_path / "y.tif", spec)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["y.svs", "y.truth.geojson"]

@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tifffile
+from mirax_slides import write_mirax
 from slides.painted import Picture, paint, reduce, write_dicom, write_leica_with_bounds, write_pyramid
 from slides.slide_contract import SlideContract
 
@@ -32,6 +33,21 @@ class TestAperio(SlideContract):
         assert slide.properties.objective_power == 20.0 and slide.properties.mpp_source == "file"
         assert [level.downsample for level in slide.levels] == [(1, 1), (2, 2), (4, 4)]
         assert slide.files() == (slide.path,)
+
+
+class TestMirax(SlideContract):
+    @pytest.fixture
+    def picture(self) -> Picture:
+        return paint(256, 256)
+
+    @pytest.fixture
+    def opened(self, picture: Picture, tmp_path: Path) -> Slide:
+        return open_slide(write_mirax(tmp_path / "a.mrxs", picture, mpp=0.5))
+
+    def test_is_the_file_and_all_that_its_folder_holds(self, slide: Slide) -> None:
+        assert (slide.properties.reader, slide.properties.format) == ("openslide", "mirax")
+        names = [path.name for path in slide.files()]
+        assert names == ["a.mrxs", "Data0000.dat", "Index.dat", "Slidedat.ini"]
 
 
 class TestLeicaWithBounds(SlideContract):

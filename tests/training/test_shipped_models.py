@@ -63,3 +63,13 @@ def test_a_graph_takes_and_gives_what_its_card_says(path: Path) -> None:
             assert got.dtype == tensor.dtype and got.ndim == len(tensor.shape)
             assert all(want in (-1, size) for want, size in zip(tensor.shape, got.shape, strict=True))
             assert got.min() >= 0 and got.max() <= 1
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.parent.name)
+def test_the_terms_are_those_of_every_set_that_trained(path: Path) -> None:
+    card = read_card(path)
+    sources = " ".join(f"{entry.name} {entry.source}" for entry in card.data if entry.used_for == "training")
+    told = [name for name in ("BACH", "MoNuSeg", "TNBC") if name in sources]
+    assert told and all(name in card.terms for name in told)
+    if "MoNuSeg" in sources and card.family == "tumor":
+        assert any("MoNuSeg" in limit for limit in card.limits)

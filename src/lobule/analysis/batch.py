@@ -7,27 +7,26 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from lobule.analysis.given_mpp import open_with_mpp, rows_of_no_slide
 from lobule.analysis.networks import Equipment, equip
 from lobule.analysis.options import Options
-from lobule.analysis.results import FINDINGS, are_whole, name_of, results_in, writing
+from lobule.analysis.results import FINDINGS, SUMMARY, are_whole, holds_files_of, name_of, results_in, writing
 from lobule.analysis.single import Result, prepare, run_stages
-from lobule.analysis.work import FolderWork
+from lobule.analysis.work import WORK, FolderWork, alone
 from lobule.errors import ConfigurationError, LobuleError, ResultLockedError, ResultWriteError
 from lobule.export.tables import earlier_failures, write_summary
 from lobule.findings.schema import Findings
 from lobule.geometry import Mpp
 from lobule.progress import Reporter
 from lobule.provenance import slide_identity
+from lobule.slides import Slide
 from lobule.strict import from_json
 
 __all__ = ["Outcome", "analyze_slides", "slide_ids"]
-
-WORK = ".lobule"
-"""The hidden folder beside a slide's results that holds what an interrupted run has done."""
 
 _LOCKED = "lock"
 """The stage at which a slide fails that another run is at work on."""
@@ -126,23 +125,26 @@ def analyze_slides(
             else:
                 reporter.say(f"{outcome.slide_id}: done: {outcome.folder}")
             try:
-                _write_summary(out, outcomes)
+                _write_summary(out, outcomes, reporter)
                 unwritten = False
             except ResultWriteError as error:
                 unwritten = True
                 reporter.say(f"{error}; it is tried again after the next slide and at the end")
     if unwritten:
-        _write_summary(out, outcomes)
+        _write_summary(out, outcomes, reporter)
     return tuple(outcomes)
 
 
-def _place(out: Path, path: Path, wanted: str, identity: str) -> tuple[str, Findings | None]:
+def _place(out: Path, slide: Slide, wanted: str, identity: str) -> tuple[str, Findings | None]:
     """(name of the folder in ``out`` for a slide's results, what it holds of this very slide).
 
     A slide that has results keeps their folder, whichever others are named beside it this time. One that has none
-    gets the folder that is ``wanted``, unless another slide's results lie there: then its digest is added. A file of
-    another name with the same content (``x.png``, ``x.bmp``) is another slide.
+    gets the folder that is ``wanted``, unless another slide's results lie there, or the slide's own files do (MIRAX
+    keeps them in a folder of its name): then its digest is added. A file of another name with the same content
+    (``x.png``, ``x.bmp``) is another slide.
     """
+    assert slide.path is not None
+    path = slide.path
     stem = name_of(path)
     free = (wanted, f"{stem}-{identity[:8]}", f"{stem}-{identity}")
     held = {name: results_in(out / name) for name in (*free, stem)}
@@ -151,7 +153,8 @@ def _place(out: Path, path: Path, wanted: str, identity: str) -> tuple[str, Find
     for name, found in held.items():
         if found is not None and found.slide.identity == identity and found.slide.file == written:
             return name, found
-    return next(name for name in free if held[name] is None), None
+    own = [name for name in free if holds_files_of(slide, out / name)]
+    return next(name for name in free if held[name] is None and name not in own), None
 
 
 def _attempt(
@@ -170,12 +173,16 @@ def _attempt(
             stage = "prepare"
             prepared = prepare(slide, slide_id, options, equipment.models)
             wanted = slide_id
-            slide_id, earlier = _place(out, path, wanted, prepared.identity.sha256)
+            slide_id, earlier = _place(out, slide, wanted, prepared.identity.sha256)
             if slide_id != wanted:
                 prepared = prepare(slide, slide_id, options, equipment.models)
                 if earlier is None:
-                    other = f"{out / wanted} holds another slide of that name"
-                    reporter.say(f"{path}: {other}; the results of this one go to {slide_id}")
+                    held = (
+                        "its own files"
+                        if holds_files_of(slide, out / wanted)
+                        else "another slide of that name"
+                    )
+                    reporter.say(f"{path}: {out / wanted} holds {held}; its results go to {slide_id}")
             folder = out / slide_id
             if earlier is not None and earlier.plan_sha256 != prepared.plan_sha256:
                 made = "made with other options, models or another version of lobule"
@@ -232,16 +239,33 @@ def _say_what_went(folder: Path, earlier: Findings | None, now: Findings, report
         reporter.say(f"{folder.name}: removed, since this run does not make them: {', '.join(sorted(gone))}")
 
 
-def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_summary(out: Path, outcomes: Sequence[Outcome], reporter: Reporter) -> None:
     """All slides whose results lie in ``out``, and the failures, by slide id. Raises ResultWriteError.
 
-    Failures of earlier runs stay until a slide of that name is done or fails anew: many runs may share a folder.
+    Failures of earlier runs stay until a slide of that name is done or fails anew. Many runs may share a folder:
+    between one's reading of the table and its writing no other writes. A table that is not lobule's is set aside.
     """
+    table = out / SUMMARY
+    with writing(table), alone(out / f".{SUMMARY}.lock"):
+        rows = _summary_rows(out, outcomes)
+        known = {(str(row["slide"]), str(row["file"])) for row in rows.values()}
+        known |= {(outcome.slide_id, outcome.slide.name) for outcome in outcomes}
+        earlier = earlier_failures(table, known)
+        if earlier is None:
+            free = (out / f"{SUMMARY}.old{number or ''}" for number in count())
+            aside = next(path for path in free if not path.exists())
+            table.rename(aside)
+            reporter.say(f"{table} was another table than lobule's; it is now {aside.name}")
+        for row in earlier or ():
+            rows[row["slide"], row["file"]] = row
+        write_summary(table, [rows[key] for key in sorted(rows)])
+
+
+def _summary_rows(out: Path, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], Mapping[str, object]]:
     rows: dict[tuple[str, str], Mapping[str, object]] = {}
-    with writing(out / "summary.csv"):
-        for path in out.glob(f"*/{FINDINGS}"):
-            if (found := results_in(path.parent)) is not None:
-                rows[path.parent.name, ""] = _row(found, path.parent.name)
+    for path in out.glob(f"*/{FINDINGS}"):
+        if (found := results_in(path.parent)) is not None:
+            rows[path.parent.name, ""] = _row(found, path.parent.name)
     for outcome in outcomes:
         if outcome.status == "failed":
             if outcome.stage == _LOCKED and (outcome.slide_id, "") in rows:
@@ -255,12 +279,7 @@ def _write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
                 "stage": outcome.stage,
                 "reason": outcome.reason,
             }
-    known = {(str(row["slide"]), str(row["file"])) for row in rows.values()}
-    known |= {(outcome.slide_id, outcome.slide.name) for outcome in outcomes}
-    with writing(out / "summary.csv"):
-        for row in earlier_failures(out / "summary.csv", known):
-            rows[row["slide"], row["file"]] = row
-    write_summary(out / "summary.csv", [rows[key] for key in sorted(rows)])
+    return rows
 
 
 def _row(findings: Findings, folder: str) -> dict[str, object]:

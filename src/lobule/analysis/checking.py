@@ -25,6 +25,7 @@ from lobule.analysis.stages import (
 from lobule.errors import LobuleError
 from lobule.families.nuclei import SIDES
 from lobule.geometry import Box, Mpp, WorkingFrame
+from lobule.machine import granted_cores
 from lobule.models.zoo import Model, select_models
 from lobule.provenance import slide_identity
 from lobule.runtimes import choose_runtime, open_runtime
@@ -183,7 +184,8 @@ def _estimate(
         path,
         (),
         tuple(remarks),
-        seconds / workers,
+        # more workers than cores share them
+        seconds / min(workers, granted_cores()),
         estimate_bytes(
             (model for family, model in models.items() if family in options.only),
             workers,

@@ -20,7 +20,7 @@ from lobule.analysis.work import Records
 from lobule.errors import LobuleError
 from lobule.families.neighbors import nearest_um, seen_around_um
 from lobule.families.nuclei import decode_tile, from_all_sides, inside
-from lobule.families.ownership import SPARE_UM, settled
+from lobule.families.ownership import REACH_UM, SPARE_UM, settled, within_others
 from lobule.findings.nuclei import MEASURES, Nuclei
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.inference.stream import in_order
@@ -317,7 +317,7 @@ def _settle(
     recorded = np.zeros(len(chosen), np.int64)
     # grown in place: a million nuclei twice in memory would be the run's largest moment
     centers, measures = np.zeros((0, 2)), np.zeros((0, len(_COLUMNS)), np.float32)
-    spare, unsure = np.zeros(0, np.int8), np.zeros(0, bool)
+    spare, edge_um = np.zeros(0, np.int8), np.zeros(0, np.float16)
     for number, index in enumerate(chosen.tolist()):
         nuclei = _read(records, index)
         recorded[number] = len(nuclei)
@@ -333,16 +333,53 @@ def _settle(
         _append(centers, nuclei.centroid_px * mpp)
         _append(measures, nuclei.measures[:, _COLUMNS])
         _append(spare, np.where(beyond, np.where(seen_there, 1, 2), 0))
-        _append(unsure, np.minimum(low, high) * frame.mpp.mean <= SPARE_UM)
+        _append(edge_um, np.minimum(low, high) * frame.mpp.mean)
     tile = np.repeat(np.arange(len(chosen), dtype=np.int32), recorded)
     stays = spare == 0
     # what lies on a tile that is not looked at is nobody's
-    near = np.flatnonzero(unsure & (spare < 2))
-    radius = np.sqrt(measures[near, 0].astype(np.float64) / np.pi)
-    stays[near] = settled(centers[near], radius, tile[near], spare[near] == 1)
+    near = np.flatnonzero((edge_um <= SPARE_UM) & (spare < 2))
+    stays[near] = settled(centers[near], _radius_um(measures[near]), tile[near], spare[near] == 1)
+    near = np.flatnonzero((edge_um <= REACH_UM) & stays)
+    starts = np.cumsum(recorded) - recorded
+
+    def shared(pairs: NDArray[np.intp]) -> NDArray[np.float64]:
+        which, places = np.unique(near[pairs], return_inverse=True)
+        parts = [
+            _polygons(_read(records, int(chosen[number])), which[tile[which] == number] - starts[number])
+            for number in np.unique(tile[which])
+        ]
+        return _common_share(np.concatenate(parts)[places.reshape(-1, 2)])
+
+    stays[near[within_others(centers[near], _radius_um(measures[near]), tile[near], shared)]] = False
     for values in (centers, measures, tile):
         _keep(values, stays)
     return recorded, stays, _Found(centers, tile, measures)
+
+
+def _radius_um(measures: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Of the disk of a nucleus's area, from `_COLUMNS`."""
+    radius: NDArray[np.float64] = np.sqrt(measures[:, 0].astype(np.float64) / np.pi)
+    return radius
+
+
+def _polygons(nuclei: Nuclei, which: NDArray[np.integer]) -> NDArray[np.object_]:
+    """The outlines of these nuclei as valid geometries, (n,)."""
+    import shapely
+
+    outlines = [nuclei.outline_px(int(number)) for number in which]
+    owner = np.repeat(np.arange(len(outlines)), [len(outline) for outline in outlines])
+    rings = shapely.linearrings(np.concatenate(outlines).astype(np.float64), indices=owner)
+    valid: NDArray[np.object_] = shapely.make_valid(shapely.polygons(rings))
+    return valid
+
+
+def _common_share(pairs: NDArray[np.object_]) -> NDArray[np.float64]:
+    """The area that two geometries share over the smaller one's, (m,) of (m, 2)."""
+    import shapely
+
+    least = np.maximum(shapely.area(pairs).min(axis=1), 1e-9)
+    share: NDArray[np.float64] = shapely.area(shapely.intersection(pairs[:, 0], pairs[:, 1])) / least
+    return share
 
 
 def _append(values: NDArray[Any], more: NDArray[Any]) -> None:

@@ -6,22 +6,39 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lobule.errors import ResultWriteError
 from lobule.findings.schema import Findings, OutputFile
 from lobule.strict import from_json
 
-__all__ = ["FINDINGS", "are_whole", "name_of", "output_file", "results_in", "writing"]
+if TYPE_CHECKING:
+    from lobule.slides import Slide
+
+__all__ = [
+    "FINDINGS",
+    "SUMMARY",
+    "are_whole",
+    "holds_files_of",
+    "name_of",
+    "output_file",
+    "results_in",
+    "writing",
+]
 
 FINDINGS = "findings.json"
+SUMMARY = "summary.csv"
 
 
 def name_of(path: Path) -> str:
-    """What a slide's results are called: the file's name without its ending, unless that would be ``.`` or ``..``."""
+    """What a slide's results are called: the file's name without its ending.
+
+    With it where the name would be ``.``, ``..`` or that of the table that lies beside the results.
+    """
     for ending in (".ome.tiff", ".ome.tif"):
         if path.name.lower().endswith(ending) and len(path.name) > len(ending):
             return path.name[: -len(ending)]
-    return path.stem if path.stem.strip(".") else path.name
+    return path.stem if path.stem.strip(".") and path.stem.casefold() != SUMMARY else path.name
 
 
 def output_file(path: Path) -> OutputFile:
@@ -51,6 +68,17 @@ def results_in(folder: Path) -> Findings | None:
         return from_json((folder / FINDINGS).read_bytes(), Findings)
     except (OSError, ValueError):
         return None
+
+
+def holds_files_of(slide: Slide, folder: Path) -> bool:
+    """Whether files lie in ``folder`` that the slide is made of beside the one that names it: no place for results.
+
+    A MIRAX slide is all that lies in its folder: with results in it, it would be another slide.
+    """
+    if slide.path is None or not folder.is_dir():
+        return False
+    place = folder.resolve()
+    return any(file.resolve().parent == place for file in slide.files() if file != slide.path)
 
 
 def are_whole(folder: Path, findings: Findings) -> bool:

@@ -28,7 +28,7 @@ from lobule.analysis.measurements import (
 from lobule.analysis.memory import fit_workers, peak_memory_bytes, read_bytes
 from lobule.analysis.networks import Networks, precisions_of, start_tumor_networks
 from lobule.analysis.options import Options
-from lobule.analysis.results import name_of, results_in
+from lobule.analysis.results import holds_files_of, name_of, results_in
 from lobule.analysis.stages import (
     TissueOutcome,
     look_at_slide,
@@ -38,7 +38,7 @@ from lobule.analysis.stages import (
     too_small,
 )
 from lobule.analysis.tumor_stage import TumorOutcome, TumorPass, find_tumor
-from lobule.analysis.work import MemoryWork, Work, digest
+from lobule.analysis.work import WORK, FolderWork, MemoryWork, Work, digest
 from lobule.errors import ResultWriteError, WrongStainError
 from lobule.findings.schema import (
     Findings,
@@ -176,18 +176,26 @@ class Result:
     def write(self, out: str | Path) -> Path:
         """Writes every file into ``out/<slide id>/``, findings.json last, each whole or not at all.
 
-        The report shows places of the slide: it must still be open. Raises SlideReadError, and ResultWriteError also
-        where another slide's results lie there: `analyze` takes a ``slide_id`` to tell them apart by.
+        The report shows places of the slide: it must still be open. Raises SlideReadError, ResultLockedError where
+        another run is writing there, and ResultWriteError also where another slide's results or this slide's own
+        files lie there: `analyze` takes a ``slide_id`` to tell them apart by.
         """
         from lobule.analysis.files import write_result
 
         folder = Path(out) / self.slide_id
+        if holds_files_of(self.prepared.slide, folder):
+            raise ResultWriteError(
+                folder, "holds the slide's own files; give it another slide_id or another folder"
+            )
         earlier = results_in(folder)
         if earlier is not None and earlier.slide.identity != self.prepared.identity.sha256:
             raise ResultWriteError(
                 folder, "holds the results of another slide; give this one another slide_id or another folder"
             )
-        return write_result(self, folder)
+        if isinstance(self.work, FolderWork) and self.work.of(folder):
+            return write_result(self, folder)
+        with FolderWork(folder / WORK):
+            return write_result(self, folder)
 
     def findings(self, files: Sequence[OutputFile]) -> Findings:
         """The findings, with the files that were written beside them."""

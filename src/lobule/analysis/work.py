@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -14,7 +16,7 @@ from typing import Any, Protocol, Self
 from lobule.errors import ResultLockedError, ResultWriteError
 from lobule.inference.journal import Journal
 
-__all__ = ["FolderWork", "MemoryWork", "Records", "Work", "digest"]
+__all__ = ["WORK", "FolderWork", "MemoryWork", "Records", "Work", "alone", "digest"]
 
 
 def digest(plan: Mapping[str, Any]) -> str:
@@ -81,6 +83,8 @@ class MemoryWork:
         """See Work."""
 
 
+WORK = ".lobule"
+"""The hidden folder beside a slide's results that holds what an interrupted run has done."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -111,6 +115,10 @@ class FolderWork:
                 folder.parent, "another run is writing these results; wait for it or end it"
             )
 
+    def of(self, folder: Path) -> bool:
+        """Whether it lies in ``folder``, which is then this process's alone."""
+        return self._folder.parent.resolve() == folder.resolve()
+
     def records(self, stage: str, plan: str) -> Records:
         """See Work."""
         journal = Journal(self._folder / f"{stage}.journal", plan)
@@ -131,6 +139,23 @@ class FolderWork:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Lets one process at a time into the block, the others wait; ``path`` is the file they agree by.
+
+    It stays: whoever waits holds it open. Where the file system cannot lock, nobody waits. Raises OSError where the
+    file cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with suppress(OSError):
+            while not _lock(descriptor):
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

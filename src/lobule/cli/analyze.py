@@ -65,6 +65,8 @@ def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
     ]
     slides: list[Path] = []
     for argument in arguments:
+        if not argument:
+            raise click.BadParameter("one name is empty (a variable that is not set?)", param_hint="SLIDES")
         path = Path(argument)
         if _is_folder(path):
             try:

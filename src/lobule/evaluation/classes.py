@@ -26,9 +26,11 @@ def auc(truth: NDArray[np.integer], score: NDArray[np.floating]) -> float:
     """Returns the area under the ROC curve: the chance that a positive scores above a negative, ties half.
 
     ``truth`` is 1 for positives and 0 for negatives. By ranks (Mann-Whitney). Raises ValueError where one of
-    the two is absent.
+    the two is absent or a score is no number, which has no rank.
     """
     truth, score = _checked(truth, score)
+    if np.isnan(score).any():
+        raise ValueError("a score is no number (NaN)")
     positive = truth == 1
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:

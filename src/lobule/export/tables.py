@@ -95,21 +95,23 @@ def write_summary(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
 
-def earlier_failures(path: Path, known: Collection[tuple[str, str]]) -> list[dict[str, str]]:
+def earlier_failures(path: Path, known: Collection[tuple[str, str]]) -> list[dict[str, str]] | None:
     """The failed rows of a table of `write_summary` that are of none of the ``known`` slides (slide, file).
 
-    A row is of a known slide where either name is the same. None where there is no such table. Raises OSError.
+    A row is of a known slide where either name is the same. Another version's table may have other columns: those
+    that are known now are taken. None where the file is some other table. Raises OSError.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        # spreadsheets begin UTF-8 with a mark
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         return []
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    if tuple(rows.fieldnames or ()) != SUMMARY_COLUMNS:
-        return []
+    if not {"slide", "file", "status", "stage", "reason"} <= set(rows.fieldnames or ()):
+        return None if text.strip() else []
     slides, files = {_written(slide) for slide, _ in known}, {_written(file) for _, file in known}
     return [
-        row
+        {name: row[name] or "" for name in SUMMARY_COLUMNS if name in row}
         for row in rows
         if row["status"] == "failed" and row["slide"] not in slides and row["file"] not in files
     ]

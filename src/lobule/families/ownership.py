@@ -4,19 +4,30 @@ A nucleus belongs to the tile whose kept center holds its centroid. A network th
 than on the other gives two tiles slightly different maps, so a centroid beside a seam may lie on this side of it for
 one tile and on that side for the other: both would count the nucleus, or neither. So each tile also gives the nuclei
 a little way beyond its kept center, as *spare*, and what the tiles say about one place is settled here.
+
+Two tiles may also part touching nuclei differently: what one sees as two is one for the other, with its center on the
+other side of the seam. Such nuclei lie in each other, and the larger stays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPARE_UM", "settled"]
+__all__ = ["REACH_UM", "SPARE_UM", "settled", "within_others"]
 
 SPARE_UM = 2.0
 """How far beyond its kept center a tile gives spare nuclei: more than two tiles' centroids of one nucleus differ."""
 SAME = 0.5
 """Of two tiles' centers the distance over the smaller radius below which they are one nucleus seen twice."""
+REACH_UM = 10.0
+"""How far apart the centers of a nucleus and of a part of it may lie: the radius of the largest nuclei."""
+REACH = 1.5
+"""The same over the larger one's radius, which is that of a disk of its area."""
+WITHIN = 0.5
+"""The share of its area above which a nucleus that lies in another tile's is a part of that one."""
 COVERED = 0.5
 """Of a spare nucleus's distance to another over the sum of their radii: below, its place is taken."""
 
@@ -76,3 +87,36 @@ def _seen_twice(
     one[swapped], other[swapped] = other[swapped], one[swapped]
     order = np.lexsort((other, one, tile[other], tile[one]))
     return list(zip(one[order].tolist(), other[order].tolist(), strict=True))
+
+
+def within_others(
+    centers_um: NDArray[np.float64],
+    radius_um: NDArray[np.floating],
+    tile: NDArray[np.integer],
+    shared: Callable[[NDArray[np.intp]], NDArray[np.float64]],
+) -> NDArray[np.bool_]:
+    """Which nuclei, (n,), lie by more than `WITHIN` of their area in a larger one of another tile that stays.
+
+    The parameters are those of `settled`, of the nuclei that stay by it and lie within `REACH_UM` of a seam.
+    ``shared`` gives, for pairs (m, 2) of them, the common area over the smaller one's, (m,); it is asked for the few
+    that may have any. Of two equally large the lower tile's stays. The largest are judged first.
+    """
+    from scipy.spatial import cKDTree
+
+    gone = np.zeros(len(tile), bool)
+    if len(tile) < 2:
+        return gone
+    pairs = cKDTree(centers_um).query_pairs(REACH_UM, output_type="ndarray")
+    pairs = pairs[tile[pairs[:, 0]] != tile[pairs[:, 1]]]
+    apart = np.hypot(*(centers_um[pairs[:, 0]] - centers_um[pairs[:, 1]]).T)
+    pairs = pairs[apart < REACH * radius_um[pairs].max(axis=1)]
+    if not len(pairs):
+        return gone
+    pairs = pairs[shared(pairs) > WITHIN]
+    rank = np.empty(len(tile), np.intp)
+    rank[np.lexsort((centers_um[:, 0], centers_um[:, 1], tile, -radius_um))] = np.arange(len(tile))
+    pairs = np.take_along_axis(pairs, np.argsort(rank[pairs], axis=1), axis=1)
+    for larger, smaller in pairs[np.lexsort(rank[pairs].T[::-1])].tolist():
+        if not gone[larger]:
+            gone[smaller] = True
+    return gone

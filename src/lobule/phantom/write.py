@@ -29,6 +29,7 @@ from lobule.progress import QuietReporter, Reporter
 
 __all__ = ["PhantomTruth", "write_phantom"]
 
+SUFFIXES = (".tif", ".tiff", ".svs")
 _GLASS_COLOR = (243, 243, 244)
 _UNSCANNED_COLOR = (255, 255, 255)
 
@@ -56,7 +57,7 @@ def write_phantom(
     """Writes the slide ``path`` (.tif, .tiff: generic tiled TIFF; .svs: in Aperio's manner) and its truth.
 
     The truth lies beside it: ``<stem>.truth.geojson`` and, with ``spec.nuclei``,
-    ``<stem>.nuclei.geojson.gz``.
+    ``<stem>.nuclei.geojson.gz``; nuclei of an earlier slide of that name are removed.
     Files appear under their names only when whole. The bytes depend on the spec alone, not on ``workers``
     (default: the cores granted).
 
@@ -68,7 +69,7 @@ def write_phantom(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (".tif", ".tiff", ".svs"):
+    if suffix not in SUFFIXES:
         raise ConfigurationError("OUT", path.name, "a name that ends in .tif, .tiff or .svs")
     workers = granted_cores() if workers is None else workers
     if workers < 1:
@@ -76,8 +77,13 @@ def write_phantom(
     progress = QuietReporter() if progress is None else progress
 
     regions_path = path.with_name(f"{path.stem}.truth.geojson")
-    nuclei_path = path.with_name(f"{path.stem}.nuclei.geojson.gz") if spec.nuclei else None
-    targets = [target for target in (regions_path, nuclei_path, path) if target is not None]
+    nuclei_path = path.with_name(f"{path.stem}.nuclei.geojson.gz")
+    for other in (path.with_suffix(ending) for ending in SUFFIXES if ending != suffix):
+        if regions_path.exists() and other.exists():
+            raise ConfigurationError(
+                "OUT", path.name, f"{regions_path.name} is the truth of {other.name}: choose another name"
+            )
+    targets = [regions_path, *([nuclei_path] if spec.nuclei else []), path]
     parts = [target.with_name(f".{target.name}.{os.getpid()}.part") for target in targets]
     try:
         layout = lay_out(spec)
@@ -85,10 +91,13 @@ def write_phantom(
             areas = _write_regions(stream, layout, spec)
         textures = _textures(layout, spec, workers, progress)
         count = _write_slide(
-            parts[-1], parts[1] if nuclei_path else None, layout, textures, spec, suffix, workers, progress
+            parts[-1], parts[1] if spec.nuclei else None, layout, textures, spec, suffix, workers, progress
         )
         for part, target in zip(parts, targets, strict=True):
             part.replace(target)
+        if not spec.nuclei:
+            # of an earlier slide of that name
+            nuclei_path.unlink(missing_ok=True)
     except OSError as error:
         if isinstance(error, ResultWriteError):
             raise
@@ -97,7 +106,9 @@ def write_phantom(
         for part in parts:
             with contextlib.suppress(OSError):
                 part.unlink()
-    return PhantomTruth(path, regions_path, nuclei_path, spec.size, spec.mpp, areas, count)
+    return PhantomTruth(
+        path, regions_path, nuclei_path if spec.nuclei else None, spec.size, spec.mpp, areas, count
+    )
 
 
 def _write_regions(stream: IO[str], layout: Layout, spec: PhantomSpec) -> dict[str, float]:

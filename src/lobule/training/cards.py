@@ -207,15 +207,15 @@ def tumor_card(
     )
     stages = "two stages: 256 µm tiles, then" if refined else "one stage: 256 µm tiles, without"
     limits = [
-        "Trained on single fields of one center and one scanner; no whole slide was seen in training. Expect"
-        " worse figures on other laboratories' stains and scanners.",
+        "Its labels are of single fields of one center and one scanner; no whole slide was seen in training."
+        " Expect worse figures on other laboratories' stains and scanners.",
         "A field's label was given to all of its tiles, though a carcinoma field holds stroma and normal"
         " ducts too: the map follows the lesion coarsely.",
         "In situ and invasive carcinoma are one class.",
         "On two large fields of another slide (BACH part B), looked at by eye: nests of invasive carcinoma"
         " scattered in fat were missed, ink and blood at a section's edge were called tumor.",
-        "Not trained on lymph nodes, on other organs or on immunohistochemistry; pen, folds and blur were"
-        " only imitated.",
+        "No label of lymph nodes, of other organs or of immunohistochemistry was learned from; pen, folds and"
+        " blur were only imitated.",
         "Fields of one patient may lie in two blocks where no gap in the numbering parts them; two fields"
         " were left out there.",
     ]
@@ -256,6 +256,11 @@ def tumor_card(
 _SCREEN = "screen: "
 """Begins the names of a card's scores and data that are the screen's."""
 _SCREEN_LIMIT = "The screen "
+_UNLABELED = (
+    "learned from unlabeled tiles, too: of those two fields of BACH part B, and of MoNuSeg's training fields,"
+    " most of them of other organs."
+)
+_UNLABELED_TERMS = f" MoNuSeg's unlabeled tiles: {_MONUSEG_TERMS}."
 
 
 def _screen_data(recipe: ScreenRecipe) -> list[Data]:
@@ -299,6 +304,7 @@ def screened_card(
     limit = (
         f"{_SCREEN_LIMIT}imitates the patch graph and is no better than it; its agreement was measured on slides"
         " composed of the same center's fields. Elsewhere fewer tiles may be settled, or more of them wrongly."
+        f" It {_UNLABELED}"
     )
     kept = [one for one in card.graphs if one.role != "screen"]
     return changed(
@@ -311,6 +317,7 @@ def screened_card(
         ),
         scores=(*(one for one in card.scores if not one.name.startswith(_SCREEN)), *scores),
         limits=(*(one for one in card.limits if not one.startswith(_SCREEN_LIMIT)), limit),
+        terms=card.terms.removesuffix(_UNLABELED_TERMS) + _UNLABELED_TERMS,
         made_by=card.made_by.split(f"; {_SCREEN}")[0] + f"; {_SCREEN}" + made_by,
     )
 
@@ -350,6 +357,7 @@ def student_card(
             *(one for one in parent.limits if not one.startswith(_SCREEN_LIMIT)),
             f"The tile classifier imitates that of {recipe.of}, its faults included; the refining network was"
             " trained on the other's map.",
+            f"The tile classifier {_UNLABELED} What was seen on those two fields is the larger network's.",
         ),
         made_by=f"{made_by}; tile classifier: {learned}; refining network: {recipe.of}",
     )
