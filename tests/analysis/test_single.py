@@ -159,6 +159,7 @@ def test_findings_say_what_made_them(results: Path) -> None:
         "nuclei.csv.gz",
         "nuclei.geojson.gz",
         "regions.geojson",
+        "tissue.geojson",
     }
     assert (results / "report.html").stat().st_size > 10_000
 
@@ -350,6 +351,27 @@ def test_anisotropic_pixels_keep_their_areas(models: Path) -> None:
     area = {m.name: m.value for m in result.measurements}["tumor_area"]
     assert area == pytest.approx(800 * 400 * 0.25 * 0.5 / 1e6, rel=0.3)
     assert result.tumor is not None and result.tumor.heatmap.values.shape == (7, 7)
+
+
+def test_the_tissue_is_written_and_can_be_given_back(painted: Path, models: Path, tmp_path: Path) -> None:
+    with open_slide(painted) as slide:
+        found = analyze(slide, only=("tissue",), options=Options(models=(str(models),)))
+        folder = found.write(tmp_path)
+        again = analyze(slide, only=("tissue",), options=Options(tissue=folder / "tissue.geojson"))
+    (area,) = (m.value for m in found.measurements if m.name == "tissue_area")
+    assert area is not None and area > 0.5
+    features = _features(folder / "tissue.geojson")
+    shapes = [shapely.geometry.shape(feature["geometry"]) for feature in features]
+    assert all(shape.is_valid for shape in shapes)
+    assert sum(shape.area for shape in shapes) * MPP**2 / 1e6 == pytest.approx(area, rel=1e-3)
+    np.testing.assert_array_equal(again.tissue.tissue.mask, found.tissue.tissue.mask)
+    assert [(stage.name, stage.status) for stage in found.stages] == [
+        ("tissue", "done"),
+        ("tumor", "skipped"),
+        ("nuclei", "skipped"),
+    ]
+    named = json.loads((folder / "findings.json").read_text())["files"]
+    assert [file["name"] for file in named] == ["tissue.geojson"]
 
 
 def test_the_results_of_another_slide_are_not_written_over(models: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_quiet_says_only_what_failed(slide: Path, models: Path, tmp_path: Path) 
         (["analyze", "x.svs", "--out", "o", "--mpp", "-1"], "--mpp"),
         (["analyze", "x.svs", "--out", "o", "--mpp", "nan"], "--mpp"),
         (["analyze", "x.svs", "--out", "o", "--mpp", "1e9"], "--mpp"),
-        (["analyze", "x.svs", "--out", "o", "--only", "kidney"], "choose among tumor, nuclei"),
+        (["analyze", "x.svs", "--out", "o", "--only", "kidney"], "choose among tissue, tumor, nuclei"),
         (["analyze", "x.svs", "--out", "o", "--nuclei", "some"], "neither a number of tiles nor 'all'"),
         (["analyze", "x.svs", "--out", "o", "--models", "nowhere"], "neither a model folder"),
         (["analyze", "x.svs", "--out", "o", "--tissue", "nowhere.png"], "--tissue: 'nowhere.png'"),

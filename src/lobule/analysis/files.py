@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.results import FINDINGS, output_file, writing
 from lobule.analysis.single import Result
-from lobule.export.geojson import write_nuclei, write_regions
+from lobule.export.geojson import write_nuclei, write_regions, write_tissue
 from lobule.export.heatmap import write_heatmap
 from lobule.export.tables import write_nuclei_csv, write_nuclei_parquet
 from lobule.geometry import Box
@@ -93,6 +93,8 @@ def _write_data(result: Result, folder: Path) -> list[str]:
     frame, slide_id = result.frame, result.slide_id
     files = []
     with result.clock.stage("write"), writing(folder):
+        write_tissue(folder / "tissue.geojson", result.tissue.polygons, frame, slide_id)
+        files.append("tissue.geojson")
         if result.tumor is not None:
             maps = [("tumor probability, patch classifier", result.tumor.heatmap)]
             if result.tumor.refined is not None:

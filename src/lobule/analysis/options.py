@@ -45,9 +45,9 @@ class Options:
     max_ram_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        unknown = [stage for stage in self.only if stage not in STAGES]
-        if unknown or not self.only:
-            raise ConfigurationError("--only", ",".join(self.only), f"choose among {', '.join(STAGES)}")
+        choices = ("tissue", *STAGES)
+        if not self.only or any(stage not in choices for stage in self.only):
+            raise ConfigurationError("--only", ",".join(self.only), f"choose among {', '.join(choices)}")
         if self.specimen not in ("breast", "node"):
             raise ConfigurationError("--specimen", self.specimen, "choose breast or node")
         if self.precision not in ("auto", "float32", "bfloat16", "int8"):

@@ -59,8 +59,6 @@ from lobule.runtimes import Precision, choose_runtime
 from lobule.slides import Slide, require_mpp
 
 if TYPE_CHECKING:
-    from shapely import Polygon
-
     from lobule.analysis.nuclei_stage import NucleiOutcome, Place
 
 __all__ = ["Prepared", "Result", "analyze", "prepare", "run_stages"]
@@ -345,7 +343,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
             over,
             begun,
             networks,
-            within=None if options.tissue is None else shapely.union_all(_tissue_polygons(seen)),
+            within=None if options.tissue is None else shapely.union_all(seen.polygons),
             records=work.records("tumor", prepared.stage_plan("tumor")),
             clock=clock,
             reporter=reporter,
@@ -441,29 +439,13 @@ def _why_skip_unseen(family: Literal["tumor", "nuclei"], prepared: Prepared) -> 
     return too_small(prepared.slide.size, prepared.mpp, graph) if family == "tumor" else None
 
 
-def _tissue_polygons(seen: TissueOutcome) -> tuple[Polygon, ...]:
-    """The tissue in level-0 px, as far as there is slide."""
-    import shapely
-    from shapely import affinity
-
-    from lobule.annotations import polygons_from_mask
-
-    sx, sy = seen.frame.scale
-    slide = shapely.box(0, 0, *seen.frame.slide_size)
-    placed = (
-        affinity.scale(polygon, sx, sy, origin=(0, 0)).intersection(slide)
-        for polygon in polygons_from_mask(seen.tissue.mask)
-    )
-    return tuple(polygon for polygon in placed if polygon.area > 0)
-
-
 def _where(seen: TissueOutcome, tumor: TumorOutcome | None) -> Place:
     """The tumor region with the other tissue beside it, or the tissue where there is no such region."""
     import shapely
 
     from lobule.analysis.nuclei_stage import Place
 
-    tissue = _tissue_polygons(seen)
+    tissue = seen.polygons
     if tumor is None or not tumor.regions:
         return Place(tissue, "tissue", tissue)
     regions = tuple(region.polygon for region in tumor.regions)
@@ -511,8 +493,8 @@ def analyze(
 ) -> Result:
     """Analyzes one open slide and returns what was found; ``Result.write`` makes the files.
 
-    ``only`` names stages (tumor, nuclei) and overrides ``options.only``. ``work`` keeps tile results for a later
-    run; without it they live in memory. Raises SlideError, ModelError, ConfigurationError, InferenceError.
+    ``only`` names stages (tumor, nuclei; tissue alone) and overrides ``options.only``. ``work`` keeps tile results for
+    a later run; without it they live in memory. Raises SlideError, ModelError, ConfigurationError, InferenceError.
     """
     options = options or Options()
     if only is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,9 @@ from lobule.slides import Slide, read_mirrored, read_overview
 from lobule.slides.slide import RgbImage
 from lobule.tiles import TileGrid
 from lobule.tissue import StainJudgement, Tissue, TissueWarning, find_tissue, judge_stain
+
+if TYPE_CHECKING:
+    from shapely import Polygon
 
 __all__ = [
     "StageTiles",
@@ -51,6 +56,22 @@ class TissueOutcome:
     stain: StainJudgement
     source: str
     warnings: tuple[TissueWarning, ...]
+
+    @cached_property
+    def polygons(self) -> tuple[Polygon, ...]:
+        """The tissue's parts in level-0 px, as far as there is slide, along the overview's pixels."""
+        import shapely
+        from shapely import affinity
+
+        from lobule.annotations import polygons_from_mask
+
+        sx, sy = self.frame.scale
+        slide = shapely.box(0, 0, *self.frame.slide_size)
+        placed = (
+            affinity.scale(polygon, sx, sy, origin=(0, 0)).intersection(slide)
+            for polygon in polygons_from_mask(self.tissue.mask)
+        )
+        return tuple(polygon for polygon in placed if polygon.area > 0)
 
     @property
     def area_mm2(self) -> float:

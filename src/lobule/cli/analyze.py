@@ -177,7 +177,7 @@ def parse_mpp(text: str | None) -> Mpp | dict[str, Mpp] | None:
     show_default=True,
     help="Kind of tissue.",
 )
-@click.option("--only", help="Stages to run, such as tumor or tumor,nuclei.")
+@click.option("--only", help="Stages to run, such as tumor or tumor,nuclei; tissue: no other.")
 @click.option("--tissue", type=click.Path(path_type=Path), help="Tissue mask: PNG, GeoJSON, ASAP XML …")
 @click.option(
     "--tissue-method",

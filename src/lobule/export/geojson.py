@@ -32,8 +32,18 @@ from lobule.whole_file import whole_file
 if TYPE_CHECKING:
     from shapely import Geometry, Polygon
 
-__all__ = ["NUCLEUS_COLOR", "TUMOR_COLOR", "nucleus_id", "nucleus_ids", "write_nuclei", "write_regions"]
+__all__ = [
+    "NUCLEUS_COLOR",
+    "TISSUE_COLOR",
+    "TUMOR_COLOR",
+    "nucleus_id",
+    "nucleus_ids",
+    "write_nuclei",
+    "write_regions",
+    "write_tissue",
+]
 
+TISSUE_COLOR = (0, 130, 60)
 TUMOR_COLOR = (200, 0, 0)
 NUCLEUS_COLOR = (0, 110, 200)
 _NOTICE = "For research use only. Not for diagnosis."
@@ -136,6 +146,29 @@ def _region_geometry(polygon: Polygon, frame: Frame) -> str | None:
     return f'{{"type":"MultiPolygon","coordinates":[{",".join(_polygon(part) for part in parts)}]}}'
 
 
+def write_tissue(path: Path, parts: Sequence[Polygon], frame: Frame, slide_id: str) -> None:
+    """Writes the tissue's parts (level-0 px), with their holes, as locked annotations of class ``Tissue``.
+
+    They are what ``lobule analyze --tissue`` reads. Raises ResultWriteError.
+    """
+    mm2_per_px = frame.mpp_um_per_px[0] * frame.mpp_um_per_px[1] / 1e6
+    features: list[str] = []
+    for index, part in enumerate(parts, 1):
+        geometry = _region_geometry(part, frame)
+        if geometry is None:
+            continue
+        properties = {
+            "objectType": "annotation",
+            "classification": {"name": "Tissue", "color": list(TISSUE_COLOR)},
+            "name": f"Tissue {index}",
+            "isLocked": True,
+            "measurements": {"Area mm²": float(f"{part.area * mm2_per_px:.6g}")},
+        }
+        place = uuid.uuid5(_slide_namespace(slide_id), f"tissue/{index}")
+        features.append(_feature(str(place), geometry, properties))
+    _write_features(path, features, frame, slide_id)
+
+
 def write_regions(path: Path, regions: Sequence[TumorRegion], frame: Frame, slide_id: str) -> None:
     """Writes tumor regions, with their holes, as locked annotations of class ``Tumor``.
 
@@ -165,9 +198,15 @@ def write_regions(path: Path, regions: Sequence[TumorRegion], frame: Frame, slid
                 if value is not None and math.isfinite(value)
             },
         }
-        features.append(
-            f'{{"type":"Feature","id":{_json(region.id)},"geometry":{geometry},"properties":{_json(properties)}}}'
-        )
+        features.append(_feature(region.id, geometry, properties))
+    _write_features(path, features, frame, slide_id)
+
+
+def _feature(name: str, geometry: str, properties: object) -> str:
+    return f'{{"type":"Feature","id":{_json(name)},"geometry":{geometry},"properties":{_json(properties)}}}'
+
+
+def _write_features(path: Path, features: Sequence[str], frame: Frame, slide_id: str) -> None:
     text = _head(frame, slide_id) + "\n" + ",\n".join(features) + "\n]}\n"
     with whole_file(path) as stream:
         stream.write(text.encode("ascii"))
