@@ -448,7 +448,9 @@ def _nuclear(
     )
 
 
-def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model, *, tumor_was_sought: bool) -> list[Notice]:
+def nuclei_notices(
+    nuclei: NucleiOutcome, mpp: Mpp, model: Model, *, tumor_was_asked_for: bool
+) -> list[Notice]:
     """Warnings that the nuclei stage gives rise to."""
     notices = []
     if min(nuclei.frame.scale) < 0.999:
@@ -464,7 +466,7 @@ def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model, *, tumor_was_s
                     f"The slide's {mpp.mean:.3g} µm/px may be wrong: check it and give --mpp.",
                 )
             )
-    if nuclei.where == "tissue" and tumor_was_sought:
+    if nuclei.where == "tissue" and tumor_was_asked_for:
         notices.append(
             Notice(
                 code="nuclei-in-tissue",
