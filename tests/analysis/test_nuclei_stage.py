@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from lobule import analyze, open_slide
 from lobule.analysis import Options
-from lobule.analysis.measurements import _density
+from lobule.analysis.measurements import _density, _sizes
 from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.work import FolderWork
 from lobule.findings.nuclei import Nuclei
@@ -198,6 +198,35 @@ def test_sizes_are_of_nuclei_that_are_seen_whole(darkness: Path, tmp_path: Path)
         "large_nuclei_share",
     ):
         assert numbers[name] == pytest.approx(alone[name])
+
+
+def test_spread_is_the_samples_and_one_nucleus_has_none() -> None:
+    def of(*areas: float) -> dict[str, float | None]:
+        columns = SimpleNamespace(
+            area_um2=np.array(areas, np.float32),
+            circularity=np.array(areas, np.float32) / 100,
+            touches_border=np.zeros(len(areas), np.float32),
+        )
+        return {row.name: row.value for row in _sizes(cast(NucleiOutcome, SimpleNamespace(columns=columns)))}
+
+    two = of(10, 14)
+    assert two["nuclear_area_sd"] == pytest.approx(8**0.5, rel=1e-5)
+    assert two["nuclear_circularity_sd"] == pytest.approx(8**0.5 / 100, rel=1e-5)
+    assert two["nuclear_area_cv"] == pytest.approx(8**0.5 / 12, rel=1e-5)
+    one = of(10)
+    assert one["nuclear_area_mean"] == 10
+    assert [one[name] for name in ("nuclear_area_sd", "nuclear_area_cv", "nuclear_circularity_sd")] == [
+        None
+    ] * 3
+
+
+def test_large_is_more_than_twice_the_median_of_the_smaller_half() -> None:
+    """Of seven nuclei the three smallest, whose median is 10, also where others equal the median of all."""
+    areas = np.array([9, 10, 12, 12, 12, 21, 25], np.float32)
+    columns = SimpleNamespace(area_um2=areas, circularity=areas / 100, touches_border=np.zeros(7, np.float32))
+    rows = {row.name: row for row in _sizes(cast(NucleiOutcome, SimpleNamespace(columns=columns)))}
+    assert rows["large_nuclei_share"].value == pytest.approx(2 / 7, rel=1e-5)
+    assert "20.0 µm²" in (rows["large_nuclei_share"].how or "")
 
 
 def test_a_thorough_look_sees_the_same_nuclei_wherever_up_is(data_dir: Path) -> None:

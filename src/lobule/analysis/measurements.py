@@ -380,7 +380,8 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
     if not len(area):
         return []
     low, median, high = np.percentile(area, [25, 50, 75]).tolist()
-    limit = LARGE_NUCLEUS_TIMES * float(np.median(area[area <= median]))
+    smaller = np.sort(area)[: max(1, len(area) // 2)]
+    limit = LARGE_NUCLEUS_TIMES * float(np.median(smaller))
     rows = [
         _nuclear(
             "nuclear_area_median",
@@ -402,15 +403,22 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
             nuclei.columns.circularity[whole].astype(np.float64),
         ),
     ):
-        mean, sd = float(values.mean()), float(values.std())
+        mean = float(values.mean())
+        sd = float(values.std(ddof=1)) if len(values) > 1 else None
         how = "4π · area / perimeter²; 1 for a disk" if name == "nuclear_circularity" else None
         rows += [
             _nuclear(f"{name}_mean", f"{label}, mean", mean, unit, how=how),
-            _nuclear(f"{name}_sd", f"{label}, standard deviation", sd, unit),
+            _nuclear(
+                f"{name}_sd",
+                f"{label}, standard deviation",
+                sd,
+                unit,
+                how="of the sample (n - 1); none of fewer than two nuclei",
+            ),
             _nuclear(
                 f"{name}_cv",
                 f"{label}, coefficient of variation",
-                sd / mean if mean > 0 else None,
+                sd / mean if sd is not None and mean > 0 else None,
                 how="standard deviation / mean",
             ),
         ]
@@ -419,7 +427,7 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
             "large_nuclei_share",
             "Large nuclei",
             float((area > limit).mean()),
-            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half",
+            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half of the nuclei",
         )
     )
     return rows
