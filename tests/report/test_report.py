@@ -248,6 +248,14 @@ def report(folder: Path, findings: Findings, evidence: Evidence) -> Page:
     return Page(folder / "report.html")
 
 
+def scale_bars(page: Page) -> list[tuple[str, float]]:
+    """Label and length (percent of the picture) of each scale bar; the label stands beside its line, not in it."""
+    found = re.findall(
+        r'<span class="bar"><span>([^<]+)</span><i style="width: ([\d.]+)%"></i></span>', page.source
+    )
+    return [(label, float(percent)) for label, percent in found]
+
+
 def decoded(address: str) -> np.ndarray:
     blob = base64.b64decode(address.split(",", 1)[1])
     with Image.open(io.BytesIO(blob)) as picture:
@@ -465,11 +473,21 @@ def test_an_anisotropic_slide_is_shown_in_its_true_proportions(tmp_path: Path) -
 
 def test_the_scale_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
     page = report(tmp_path, make_findings(), make_evidence())
-    (style,) = [attributes["style"] for _, attributes in page.tags if attributes.get("class") == "bar"]
-    percent = float(re.findall(r"[\d.]+", style)[0])
+    ((label, percent),) = scale_bars(page)
     # 4000 px of 0.5 µm are 2 mm across: 500 µm is a quarter
-    assert "500 µm" in page.text
+    assert label == "500 µm"
     assert percent == pytest.approx(25)
+
+
+def test_the_crops_of_a_gallery_have_one_scale_bar_whose_label_may_be_wider(tmp_path: Path) -> None:
+    """39.5 and 40 µm across, of which a quarter is 10 µm in one of them only."""
+    image = np.full((64, 64, 3), 220, np.uint8)
+    ring = np.array([(516, 516), (548, 516), (548, 548), (516, 548)], np.float32)
+    nuclei = [GalleryNucleus(image, Box(500, 500, 500 + side, 580), ring, "1") for side in (79, 80)]
+    evidence = make_evidence(gallery=(GalleryRow("Largest", nuclei[:1]), GalleryRow("Darkest", nuclei)))
+    bars = scale_bars(report(tmp_path, make_findings(), evidence))[1:]
+    assert [label for label, _ in bars] == ["10 µm"] * 3
+    assert [percent for _, percent in bars] == pytest.approx([1000 / 39.5, 1000 / 39.5, 25], rel=1e-3)
 
 
 def test_equal_findings_give_equal_bytes(tmp_path: Path) -> None:

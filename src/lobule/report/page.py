@@ -539,6 +539,9 @@ class Drawn:
 def draw(evidence: Evidence) -> Drawn:
     """Draws a page's pictures."""
     um_per_px = evidence.frame.slide_mpp.x
+    # crops of one scale differ by a pixel
+    widest_px = max((one.box.width for row in evidence.gallery for one in row.nuclei), default=1)
+    bar_um = pictures.scale_length_um(widest_px * um_per_px)
     return Drawn(
         _figures(evidence),
         [
@@ -549,7 +552,10 @@ def draw(evidence: Evidence) -> Drawn:
         [
             (
                 row.title,
-                [(pictures.gallery_picture(nucleus, um_per_px), nucleus.value) for nucleus in row.nuclei],
+                [
+                    (pictures.gallery_picture(nucleus, um_per_px, bar_um), nucleus.value)
+                    for nucleus in row.nuclei
+                ],
             )
             for row in evidence.gallery
             if row.nuclei

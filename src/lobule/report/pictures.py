@@ -154,8 +154,13 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
     return Image.merge("RGB", channels)
 
 
-def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = False) -> Picture:
-    """A photograph as JPEG, what is drawn or has a clear ground as PNG; ``width_um`` is what it shows across."""
+def _encoded(
+    picture: Image, width_um: float | None = None, *, drawn: bool = False, bar_um: float | None = None
+) -> Picture:
+    """A photograph as JPEG, what is drawn or has a clear ground as PNG; ``width_um`` is what it shows across.
+
+    ``bar_um`` is the length of its scale bar, where that is not its own to choose.
+    """
     blob = io.BytesIO()
     kind = "png" if drawn or picture.mode == "RGBA" else "jpeg"
     if kind == "png":
@@ -163,7 +168,7 @@ def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = Fal
     else:
         picture.save(blob, "JPEG", quality=82)
     text = base64.b64encode(blob.getvalue()).decode("ascii")
-    bar = None if width_um is None else _scale_bar(width_um)
+    bar = None if width_um is None else _scale_bar(width_um, bar_um)
     return Picture(f"data:image/{kind};base64,{text}", picture.size, bar)
 
 
@@ -233,8 +238,8 @@ def _length_text(length_um: float) -> str:
     return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
 
 
-def _scale_bar(width_um: float) -> ScaleBar:
-    length_um = scale_length_um(width_um)
+def _scale_bar(width_um: float, length_um: float | None = None) -> ScaleBar:
+    length_um = length_um or scale_length_um(width_um)
     return ScaleBar(round(100 * length_um / width_um, 3), _length_text(length_um))
 
 
@@ -394,8 +399,8 @@ def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Pict
     return _encoded(picture, sample.box.width * um_per_level0_px), _encoded(lines), count
 
 
-def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float) -> Picture:
-    """One nucleus with its outline, enlarged to about 200 px."""
+def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float, bar_um: float) -> Picture:
+    """One nucleus with its outline, enlarged to about 200 px; ``bar_um`` is the scale bar of the whole gallery."""
     height, width = nucleus.image.shape[:2]
     factor = max(1, round(_CROP_PX / max(width, height)))
     size = (width * factor, height * factor)
@@ -404,7 +409,7 @@ def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float) -> Picture
     ring = (np.asarray(nucleus.outline_px, np.float64) - (nucleus.box.x0, nucleus.box.y0)) * scale
     _painted(picture, _line_alpha(size, [ring], 3.2).point(lambda value: value * 35 // 100), (0, 30, 15))
     _painted(picture, _line_alpha(size, [ring], 1.6), NUCLEUS_COLOR)
-    return _encoded(picture, nucleus.box.width * um_per_level0_px)
+    return _encoded(picture, nucleus.box.width * um_per_level0_px, bar_um=bar_um)
 
 
 def _steps(highest: float) -> float:
