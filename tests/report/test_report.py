@@ -32,7 +32,7 @@ from lobule.findings.schema import (
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
 from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, draw, write_report
-from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR
+from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR, histogram
 from lobule.strict import changed, from_values
 
 SIZE = (4000, 3000)
@@ -524,12 +524,42 @@ def test_areas_are_drawn_where_they_lie_and_named_for_what_they_are(tmp_path: Pa
     assert "every kind of cell" in page.text and "nuclear area, µm²" in page.text
 
 
+def test_a_long_tail_leaves_the_bins_of_the_others_narrow(tmp_path: Path) -> None:
+    """One in ten is a clump of up to 900 µm²: no bin may hold most of the others, and the tail is one of its own."""
+    random = np.random.default_rng(3)
+    values = np.concatenate([random.normal(30, 6, 900), random.uniform(100, 900, 100)])
+    binned = histogram([values])
+    (share,), (beyond,), end = binned.shares, binned.beyond, binned.edges[-1]
+    assert share.max() < 0.2
+    assert share.sum() + beyond == pytest.approx(1) and beyond == np.mean(values >= end) > 0.05
+    assert 12 <= len(share) <= 60 and end < 100
+    areas = (Areas("tissue", values.astype(np.float32)),)
+    picture = pictures(report(tmp_path, make_findings(), make_evidence(areas=areas)))[
+        "Distribution of nuclear areas"
+    ]
+    # the last bar stands apart at the right end
+    bars = np.flatnonzero(near(picture[:600], AREA_COLORS[0]).sum(axis=0) > 12)
+    assert bars.max() > picture.shape[1] * 0.85 and np.diff(bars).max() > 10
+
+
+def test_the_bins_of_a_short_tail_end_at_its_last_hundredth() -> None:
+    values = np.random.default_rng(4).normal(50, 8, 5000)
+    binned = histogram([values, values[:40]])
+    assert np.percentile(values, 99) < binned.edges[-1] <= np.percentile(values, 99) + 1
+    assert 0 < binned.beyond[0] <= 0.01
+    # two quartile ranges over the cube root of 5000
+    assert binned.edges[1] == pytest.approx(2 * 1.349 * 8 / 5000 ** (1 / 3), rel=0.1)
+    assert not any(histogram([np.full(9, 50.0)]).beyond)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_few_nuclei_or_one_size_alone_are_drawn_too(tmp_path: Path, count: int) -> None:
     areas = (Areas("tissue", np.full(count, 50, np.float32)),)
     page = report(tmp_path, make_findings(), make_evidence(areas=areas))
     picture = pictures(page)["Distribution of nuclear areas"]
     assert near(picture, AREA_COLORS[0]).any()
+    # the median's label has room beside its line, at the right end of the axis
+    assert not near(picture, AREA_COLORS[0])[:, -8:].any()
     # the axis begins right of its marks' numbers
     axis = near(picture, (40, 40, 46))
     longest = axis[axis.sum(axis=1).argmax()]
