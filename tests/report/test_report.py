@@ -490,6 +490,26 @@ def test_the_crops_of_a_gallery_have_one_scale_bar_whose_label_may_be_wider(tmp_
     assert [percent for _, percent in bars] == pytest.approx([1000 / 39.5, 1000 / 39.5, 25], rel=1e-3)
 
 
+def test_an_option_that_a_text_names_stays_in_one_line(tmp_path: Path) -> None:
+    message = f"{NASTY} may be wrong: check the --mpp given, --max-ram too, not a--b."
+    findings = make_findings(warnings=(Notice(code="mpp", message=message),))
+    page = report(tmp_path, findings, make_evidence())
+    assert message in page.text
+    assert re.findall(r'<span class="option">(.*?)</span>', page.source) == ["--mpp", "--max-ram"]
+    assert re.search(r"\.option \{[^}]*white-space: nowrap", page.source)
+
+
+def test_seconds_have_rows_with_names(tmp_path: Path) -> None:
+    stages = ("tissue", "tumor", "nuclei", "report", "write")
+    run = changed(
+        make_findings().run, seconds=tuple(StageSeconds(stage=stage, total=12.5) for stage in stages)
+    )
+    page = report(tmp_path, make_findings(run=run), make_evidence())
+    table = page.source.split("Seconds by stage", 1)[1].split("</table>", 1)[0]
+    names = re.findall(r'<th scope="row">([^<]*)</th>', table)
+    assert names == ["Tissue", "Tumor region", "Nuclei", "Report", "Files"]
+
+
 def test_equal_findings_give_equal_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_report(tmp_path / name, make_findings(), draw(full_evidence()))

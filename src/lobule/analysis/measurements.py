@@ -15,7 +15,7 @@ from lobule.families.tumor import cell_areas_mm2, least_region_mm2, parts_on_sli
 from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
-from lobule.models.zoo import Model
+from lobule.models.zoo import Model, shipped_models
 from lobule.strict import changed
 from lobule.tiles import tile_shares
 
@@ -456,25 +456,30 @@ def _nuclear(
     )
 
 
-def nuclei_notices(
-    nuclei: NucleiOutcome, mpp: Mpp, model: Model, *, tumor_was_asked_for: bool
-) -> list[Notice]:
+def nuclei_notices(nuclei: NucleiOutcome, prepared: Prepared) -> list[Notice]:
     """Warnings that the nuclei stage gives rise to."""
     notices = []
+    mpp = prepared.mpp
     if min(nuclei.frame.scale) < 0.999:
         notices.append(_enlarged("nuclei", mpp, nuclei.frame.mpp))
     if len(nuclei.columns.area_um2) >= 50:
         median = float(np.sqrt(4 * np.median(nuclei.columns.area_um2) / np.pi))
         low, high = NUCLEUS_DIAMETER_UM
         if not low <= median <= high:
+            advice = {
+                "option": "check the --mpp given",
+                "csv": "check the table given with --mpp",
+            }.get(prepared.slide.properties.mpp_source or "", "check it and give --mpp")
+            if prepared.models["nuclei"].folder not in shipped_models().values():
+                advice += ". Or the model, which is none of lobule's own, finds other things than nuclei"
             notices.append(
                 Notice(
                     code="mpp-implausible",
                     message=f"The median nucleus measures {median:.1f} µm across; {low:g} to {high:g} is usual. "
-                    f"The slide's {mpp.mean:.3g} µm/px may be wrong: check it and give --mpp.",
+                    f"The slide's {mpp.mean:.3g} µm/px may be wrong: {advice}.",
                 )
             )
-    if nuclei.where == "tissue" and tumor_was_asked_for:
+    if nuclei.where == "tissue" and "tumor" in prepared.options.only:
         notices.append(
             Notice(
                 code="nuclei-in-tissue",
