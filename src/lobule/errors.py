@@ -161,7 +161,7 @@ class MissingDependencyError(LobuleError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package, self.extra = package, extra
-        super().__init__(f"{purpose} needs {package}: pip install 'lobule[{extra}]'")
+        super().__init__(f"{purpose} needs {package}: pip install '.[{extra}]' in lobule's folder")
 
 
 class ResultError(_PathError, OSError):

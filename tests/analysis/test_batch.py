@@ -254,6 +254,32 @@ def _rows(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.parametrize(
+    ("choices", "where", "warned"),
+    [
+        ({"only": ("tumor", "nuclei")}, "tumor region", False),
+        # the tumor stage is skipped
+        ({"only": ("tumor", "nuclei"), "specimen": "node"}, "tissue", True),
+        ({"only": ("nuclei",)}, "tissue", False),
+        ({"only": ("tumor", "nuclei"), "tissue": True}, "tumor region in tissue given", False),
+        ({"only": ("tumor", "nuclei"), "tissue": True, "specimen": "node"}, "tissue given", True),
+        ({"only": ("tumor",)}, "", False),
+    ],
+)
+def test_the_summary_says_where_nuclei_were_counted(
+    choices: dict[str, Any], where: str, warned: bool, painted: Path, models: Path, tmp_path: Path
+) -> None:
+    if "tissue" in choices:
+        ring = [[200, 200], [1000, 200], [1000, 700], [200, 700], [200, 200]]
+        choices = {**choices, "tissue": tmp_path / "tissue.geojson"}
+        choices["tissue"].write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    _words([painted], tmp_path / "out", models, **choices)
+    (row,) = _rows(tmp_path / "out")
+    assert row["nuclei_where"] == where
+    assert (row["nuclei_counted"] == "") == (where == "")
+    assert ("nuclei-in-tissue" in row["warnings"].split("; ")) == warned
+
+
 @pytest.fixture
 def namesakes(tmp_path: Path) -> tuple[Path, Path]:
     """Two slides of one name in two folders."""

@@ -19,12 +19,12 @@ from scipy.spatial import cKDTree
 
 from lobule import analyze, open_slide
 from lobule.analysis import Options
-from lobule.analysis.measurements import _density
+from lobule.analysis.measurements import _density, _sizes, nuclei_notices
 from lobule.analysis.nuclei_stage import NucleiOutcome
 from lobule.analysis.work import FolderWork
 from lobule.findings.nuclei import Nuclei
 from lobule.geometry import Mpp
-from lobule.models.zoo import load_model
+from lobule.models.zoo import load_model, select_models
 from lobule.slides import ArraySlide
 
 
@@ -200,6 +200,64 @@ def test_sizes_are_of_nuclei_that_are_seen_whole(darkness: Path, tmp_path: Path)
         assert numbers[name] == pytest.approx(alone[name])
 
 
+def test_spread_is_the_samples_and_one_nucleus_has_none() -> None:
+    def of(*areas: float) -> dict[str, float | None]:
+        columns = SimpleNamespace(
+            area_um2=np.array(areas, np.float32),
+            circularity=np.array(areas, np.float32) / 100,
+            touches_border=np.zeros(len(areas), np.float32),
+        )
+        return {row.name: row.value for row in _sizes(cast(NucleiOutcome, SimpleNamespace(columns=columns)))}
+
+    two = of(10, 14)
+    assert two["nuclear_area_sd"] == pytest.approx(8**0.5, rel=1e-5)
+    assert two["nuclear_circularity_sd"] == pytest.approx(8**0.5 / 100, rel=1e-5)
+    assert two["nuclear_area_cv"] == pytest.approx(8**0.5 / 12, rel=1e-5)
+    one = of(10)
+    assert one["nuclear_area_mean"] == 10
+    assert [one[name] for name in ("nuclear_area_sd", "nuclear_area_cv", "nuclear_circularity_sd")] == [
+        None
+    ] * 3
+
+
+def test_large_is_more_than_twice_the_median_of_the_smaller_half() -> None:
+    """Of seven nuclei the three smallest, whose median is 10, also where others equal the median of all."""
+    areas = np.array([9, 10, 12, 12, 12, 21, 25], np.float32)
+    columns = SimpleNamespace(area_um2=areas, circularity=areas / 100, touches_border=np.zeros(7, np.float32))
+    rows = {row.name: row for row in _sizes(cast(NucleiOutcome, SimpleNamespace(columns=columns)))}
+    assert rows["large_nuclei_share"].value == pytest.approx(2 / 7, rel=1e-5)
+    assert "20.0 µm²" in (rows["large_nuclei_share"].how or "")
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("file", "may be wrong: check it and give --mpp."),
+        ("option", "may be wrong: check the --mpp given."),
+        ("csv", "may be wrong: check the table given with --mpp."),
+    ],
+)
+@pytest.mark.parametrize("own", [False, True])
+def test_sizes_that_cannot_be_blame_what_may_be_wrong(
+    source: str, advice: str, own: bool, darkness: Path
+) -> None:
+    nuclei = SimpleNamespace(
+        columns=SimpleNamespace(area_um2=np.full(60, 3.0)),
+        frame=SimpleNamespace(scale=(1.0, 1.0)),
+        where="tumor region",
+    )
+    prepared = SimpleNamespace(
+        mpp=Mpp(0.1, 0.1),
+        slide=SimpleNamespace(properties=SimpleNamespace(mpp_source=source)),
+        models={"nuclei": load_model(darkness) if own else select_models()["nuclei"]},
+        options=Options(),
+    )
+    (notice,) = nuclei_notices(cast(NucleiOutcome, nuclei), cast(Any, prepared))
+    assert notice.code == "mpp-implausible"
+    doubt = " Or the model, which is none of lobule's own, finds other things than nuclei."
+    assert notice.message.endswith(advice + (doubt if own else ""))
+
+
 def test_a_thorough_look_sees_the_same_nuclei_wherever_up_is(data_dir: Path) -> None:
     with Image.open(data_dir / "tnbc" / "Slide_02" / "02_1.png") as picture:
         field = np.asarray(picture.convert("RGB"))[:384, :512]
@@ -260,7 +318,6 @@ def test_a_field_smaller_than_a_tile_is_looked_at_as_it_is(data_dir: Path) -> No
     import onnxruntime
 
     from lobule.families.instances import split
-    from lobule.models.zoo import select_models
 
     with Image.open(data_dir / "tnbc" / "Slide_02" / "02_1.png") as picture:
         field = np.asarray(picture.convert("RGB"))[:400, :500]

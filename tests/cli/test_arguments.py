@@ -127,9 +127,15 @@ def test_info_says_that_the_mpp_is_the_tables_or_that_the_table_lacks_the_slide(
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("import_torch", r"scoring or exporting a network needs torch: pip install 'lobule\[train\]'"),
-        ("import_timm", r"scoring or exporting a network needs torch: pip install 'lobule\[train\]'"),
-        ("--runtime torch", r"--runtime torch needs torch: pip install 'lobule\[torch\]'"),
+        (
+            "import_torch",
+            r"scoring or exporting a network needs torch: pip install '\.\[train\]' in lobule's folder$",
+        ),
+        (
+            "import_timm",
+            r"scoring or exporting a network needs torch: pip install '\.\[train\]' in lobule's folder$",
+        ),
+        ("--runtime torch", r"--runtime torch needs torch: pip install '\.\[torch\]' in lobule's folder$"),
     ],
 )
 def test_without_torch_what_needs_it_is_named(call: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,3 +58,11 @@ def test_a_folder_that_cannot_be_written_is_told(
     said = _said()
     assert said.startswith("--  compiled       networks would be kept in ")
     assert "cannot be written: each start compiles anew" in said
+
+
+def test_without_torch_training_is_said_to_need_it_from_lobules_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "_version", lambda package: None if package == "torch" else "1")
+    output = CliRunner().invoke(command.doctor, catch_exceptions=False).output
+    assert "training needs pip install '.[train]' in lobule's folder" in " ".join(output.split())

@@ -188,9 +188,9 @@ def test_parquet_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyP
     from lobule.analysis import Options
 
     monkeypatch.setattr("lobule.export.tables.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"lobule\[tables\]"):
+    with pytest.raises(MissingDependencyError, match=r"'\.\[tables\]' in lobule's folder"):
         require_parquet()
-    with pytest.raises(MissingDependencyError, match=r"lobule\[tables\]"):
+    with pytest.raises(MissingDependencyError, match=r"'\.\[tables\]' in lobule's folder"):
         Options(tables=("csv", "parquet"))
     assert Options().tables == ("csv",)
     for wrong in ((), ("excel",)):

@@ -35,6 +35,13 @@ def frame_of(truth: PhantomTruth, mpp: float) -> WorkingFrame:
     return WorkingFrame(truth.size, Mpp(truth.mpp, truth.mpp), Mpp(mpp, mpp))
 
 
+def test_levels_go_as_far_as_the_first_within_512_px_four_at_most() -> None:
+    """1.6 × 1.2 mm at 0.5 µm/px, the example of the page on phantoms, has three."""
+    assert pyramid_sizes((3200, 2400)) == ((3200, 2400), (800, 600), (200, 150))
+    assert [size[0] for size in pyramid_sizes((80_000, 40_000))] == [80_000, 20_000, 5_000, 1_250]
+    assert pyramid_sizes((512, 300)) == ((512, 300),)
+
+
 def test_openslide_reads_an_svs_as_aperio_with_its_mpp_and_levels(drawn: PhantomTruth) -> None:
     with openslide.OpenSlide(drawn.slide) as slide:
         assert slide.properties["openslide.vendor"] == "aperio"

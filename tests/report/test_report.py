@@ -32,7 +32,7 @@ from lobule.findings.schema import (
 from lobule.geometry import Box, Mpp, WorkingFrame
 from lobule.models.card import Card
 from lobule.report import Areas, Evidence, GalleryNucleus, GalleryRow, NucleiSample, draw, write_report
-from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR
+from lobule.report.pictures import AREA_COLORS, NUCLEUS_COLOR, histogram
 from lobule.strict import changed, from_values
 
 SIZE = (4000, 3000)
@@ -246,6 +246,14 @@ class Page(HTMLParser):
 def report(folder: Path, findings: Findings, evidence: Evidence) -> Page:
     write_report(folder / "report.html", findings, draw(evidence))
     return Page(folder / "report.html")
+
+
+def scale_bars(page: Page) -> list[tuple[str, float]]:
+    """Label and length (percent of the picture) of each scale bar; the label stands beside its line, not in it."""
+    found = re.findall(
+        r'<span class="bar"><span>([^<]+)</span><i style="width: ([\d.]+)%"></i></span>', page.source
+    )
+    return [(label, float(percent)) for label, percent in found]
 
 
 def decoded(address: str) -> np.ndarray:
@@ -465,11 +473,41 @@ def test_an_anisotropic_slide_is_shown_in_its_true_proportions(tmp_path: Path) -
 
 def test_the_scale_bar_is_as_long_as_it_says(tmp_path: Path) -> None:
     page = report(tmp_path, make_findings(), make_evidence())
-    (style,) = [attributes["style"] for _, attributes in page.tags if attributes.get("class") == "bar"]
-    percent = float(re.findall(r"[\d.]+", style)[0])
+    ((label, percent),) = scale_bars(page)
     # 4000 px of 0.5 µm are 2 mm across: 500 µm is a quarter
-    assert "500 µm" in page.text
+    assert label == "500 µm"
     assert percent == pytest.approx(25)
+
+
+def test_the_crops_of_a_gallery_have_one_scale_bar_whose_label_may_be_wider(tmp_path: Path) -> None:
+    """39.5 and 40 µm across, of which a quarter is 10 µm in one of them only."""
+    image = np.full((64, 64, 3), 220, np.uint8)
+    ring = np.array([(516, 516), (548, 516), (548, 548), (516, 548)], np.float32)
+    nuclei = [GalleryNucleus(image, Box(500, 500, 500 + side, 580), ring, "1") for side in (79, 80)]
+    evidence = make_evidence(gallery=(GalleryRow("Largest", nuclei[:1]), GalleryRow("Darkest", nuclei)))
+    bars = scale_bars(report(tmp_path, make_findings(), evidence))[1:]
+    assert [label for label, _ in bars] == ["10 µm"] * 3
+    assert [percent for _, percent in bars] == pytest.approx([1000 / 39.5, 1000 / 39.5, 25], rel=1e-3)
+
+
+def test_an_option_that_a_text_names_stays_in_one_line(tmp_path: Path) -> None:
+    message = f"{NASTY} may be wrong: check the --mpp given, --max-ram too, not a--b."
+    findings = make_findings(warnings=(Notice(code="mpp", message=message),))
+    page = report(tmp_path, findings, make_evidence())
+    assert message in page.text
+    assert re.findall(r'<span class="option">(.*?)</span>', page.source) == ["--mpp", "--max-ram"]
+    assert re.search(r"\.option \{[^}]*white-space: nowrap", page.source)
+
+
+def test_seconds_have_rows_with_names(tmp_path: Path) -> None:
+    stages = ("tissue", "tumor", "nuclei", "report", "write")
+    run = changed(
+        make_findings().run, seconds=tuple(StageSeconds(stage=stage, total=12.5) for stage in stages)
+    )
+    page = report(tmp_path, make_findings(run=run), make_evidence())
+    table = page.source.split("Seconds by stage", 1)[1].split("</table>", 1)[0]
+    names = re.findall(r'<th scope="row">([^<]*)</th>', table)
+    assert names == ["Tissue", "Tumor region", "Nuclei", "Report", "Files"]
 
 
 def test_equal_findings_give_equal_bytes(tmp_path: Path) -> None:
@@ -506,12 +544,42 @@ def test_areas_are_drawn_where_they_lie_and_named_for_what_they_are(tmp_path: Pa
     assert "every kind of cell" in page.text and "nuclear area, µm²" in page.text
 
 
+def test_a_long_tail_leaves_the_bins_of_the_others_narrow(tmp_path: Path) -> None:
+    """One in ten is a clump of up to 900 µm²: no bin may hold most of the others, and the tail is one of its own."""
+    random = np.random.default_rng(3)
+    values = np.concatenate([random.normal(30, 6, 900), random.uniform(100, 900, 100)])
+    binned = histogram([values])
+    (share,), (beyond,), end = binned.shares, binned.beyond, binned.edges[-1]
+    assert share.max() < 0.2
+    assert share.sum() + beyond == pytest.approx(1) and beyond == np.mean(values >= end) > 0.05
+    assert 12 <= len(share) <= 60 and end < 100
+    areas = (Areas("tissue", values.astype(np.float32)),)
+    picture = pictures(report(tmp_path, make_findings(), make_evidence(areas=areas)))[
+        "Distribution of nuclear areas"
+    ]
+    # the last bar stands apart at the right end
+    bars = np.flatnonzero(near(picture[:600], AREA_COLORS[0]).sum(axis=0) > 12)
+    assert bars.max() > picture.shape[1] * 0.85 and np.diff(bars).max() > 10
+
+
+def test_the_bins_of_a_short_tail_end_at_its_last_hundredth() -> None:
+    values = np.random.default_rng(4).normal(50, 8, 5000)
+    binned = histogram([values, values[:40]])
+    assert np.percentile(values, 99) < binned.edges[-1] <= np.percentile(values, 99) + 1
+    assert 0 < binned.beyond[0] <= 0.01
+    # two quartile ranges over the cube root of 5000
+    assert binned.edges[1] == pytest.approx(2 * 1.349 * 8 / 5000 ** (1 / 3), rel=0.1)
+    assert not any(histogram([np.full(9, 50.0)]).beyond)
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_few_nuclei_or_one_size_alone_are_drawn_too(tmp_path: Path, count: int) -> None:
     areas = (Areas("tissue", np.full(count, 50, np.float32)),)
     page = report(tmp_path, make_findings(), make_evidence(areas=areas))
     picture = pictures(page)["Distribution of nuclear areas"]
     assert near(picture, AREA_COLORS[0]).any()
+    # the median's label has room beside its line, at the right end of the axis
+    assert not near(picture, AREA_COLORS[0])[:, -8:].any()
     # the axis begins right of its marks' numbers
     axis = near(picture, (40, 40, 46))
     longest = axis[axis.sum(axis=1).argmax()]

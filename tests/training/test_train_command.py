@@ -32,7 +32,7 @@ def test_help_names_the_options() -> None:
 def test_without_torch_one_line_says_what_to_install(tmp_path: Path) -> None:
     result = call(str(RECIPE), "--data", str(tmp_path), "--out", str(tmp_path / "run"))
     assert result.returncode == 2
-    assert "pip install 'lobule[train]'" in result.stderr and "Traceback" not in result.stderr
+    assert "pip install '.[train]' in lobule's folder" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -282,6 +282,16 @@ def _summary_rows(out: Path, outcomes: Sequence[Outcome]) -> dict[tuple[str, str
     return rows
 
 
+def _nuclei_where(findings: Findings) -> str | None:
+    """Where nuclei were counted: numbers of the tumor region do not compare with those of all tissue."""
+    if not any(stage.name == "nuclei" and stage.status == "done" for stage in findings.stages):
+        return None
+    given = findings.options.get("tissue_mask_sha256") is not None
+    if findings.regions:
+        return "tumor region in tissue given" if given else "tumor region"
+    return "tissue given" if given else "tissue"
+
+
 def _row(findings: Findings, folder: str) -> dict[str, object]:
     numbers = {measurement.name: measurement.value for measurement in findings.measurements}
     skipped = [
@@ -298,6 +308,7 @@ def _row(findings: Findings, folder: str) -> dict[str, object]:
         "tumor_mm2": numbers.get("tumor_area"),
         "tumor_share": numbers.get("tumor_share"),
         "regions": numbers.get("tumor_regions"),
+        "nuclei_where": _nuclei_where(findings),
         "nuclei_counted": numbers.get("nuclei_counted"),
         "nuclei_per_mm2": numbers.get("nuclear_density"),
         "median_nuclear_area_um2": numbers.get("nuclear_area_median"),

@@ -15,7 +15,7 @@ from lobule.families.tumor import cell_areas_mm2, least_region_mm2, parts_on_sli
 from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, Stage
 from lobule.geometry import Mpp
-from lobule.models.zoo import Model
+from lobule.models.zoo import Model, shipped_models
 from lobule.strict import changed
 from lobule.tiles import tile_shares
 
@@ -380,7 +380,8 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
     if not len(area):
         return []
     low, median, high = np.percentile(area, [25, 50, 75]).tolist()
-    limit = LARGE_NUCLEUS_TIMES * float(np.median(area[area <= median]))
+    smaller = np.sort(area)[: max(1, len(area) // 2)]
+    limit = LARGE_NUCLEUS_TIMES * float(np.median(smaller))
     rows = [
         _nuclear(
             "nuclear_area_median",
@@ -402,15 +403,22 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
             nuclei.columns.circularity[whole].astype(np.float64),
         ),
     ):
-        mean, sd = float(values.mean()), float(values.std())
+        mean = float(values.mean())
+        sd = float(values.std(ddof=1)) if len(values) > 1 else None
         how = "4π · area / perimeter²; 1 for a disk" if name == "nuclear_circularity" else None
         rows += [
             _nuclear(f"{name}_mean", f"{label}, mean", mean, unit, how=how),
-            _nuclear(f"{name}_sd", f"{label}, standard deviation", sd, unit),
+            _nuclear(
+                f"{name}_sd",
+                f"{label}, standard deviation",
+                sd,
+                unit,
+                how="of the sample (n - 1); none of fewer than two nuclei",
+            ),
             _nuclear(
                 f"{name}_cv",
                 f"{label}, coefficient of variation",
-                sd / mean if mean > 0 else None,
+                sd / mean if sd is not None and mean > 0 else None,
                 how="standard deviation / mean",
             ),
         ]
@@ -419,7 +427,7 @@ def _sizes(nuclei: NucleiOutcome) -> list[Measurement]:
             "large_nuclei_share",
             "Large nuclei",
             float((area > limit).mean()),
-            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half",
+            how=f"share above {limit:.1f} µm² = {LARGE_NUCLEUS_TIMES:g} × the median of the smaller half of the nuclei",
         )
     )
     return rows
@@ -448,23 +456,30 @@ def _nuclear(
     )
 
 
-def nuclei_notices(nuclei: NucleiOutcome, mpp: Mpp, model: Model, *, tumor_was_sought: bool) -> list[Notice]:
+def nuclei_notices(nuclei: NucleiOutcome, prepared: Prepared) -> list[Notice]:
     """Warnings that the nuclei stage gives rise to."""
     notices = []
+    mpp = prepared.mpp
     if min(nuclei.frame.scale) < 0.999:
         notices.append(_enlarged("nuclei", mpp, nuclei.frame.mpp))
     if len(nuclei.columns.area_um2) >= 50:
         median = float(np.sqrt(4 * np.median(nuclei.columns.area_um2) / np.pi))
         low, high = NUCLEUS_DIAMETER_UM
         if not low <= median <= high:
+            advice = {
+                "option": "check the --mpp given",
+                "csv": "check the table given with --mpp",
+            }.get(prepared.slide.properties.mpp_source or "", "check it and give --mpp")
+            if prepared.models["nuclei"].folder not in shipped_models().values():
+                advice += ". Or the model, which is none of lobule's own, finds other things than nuclei"
             notices.append(
                 Notice(
                     code="mpp-implausible",
                     message=f"The median nucleus measures {median:.1f} µm across; {low:g} to {high:g} is usual. "
-                    f"The slide's {mpp.mean:.3g} µm/px may be wrong: check it and give --mpp.",
+                    f"The slide's {mpp.mean:.3g} µm/px may be wrong: {advice}.",
                 )
             )
-    if nuclei.where == "tissue" and tumor_was_sought:
+    if nuclei.where == "tissue" and "tumor" in prepared.options.only:
         notices.append(
             Notice(
                 code="nuclei-in-tissue",

@@ -378,7 +378,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         )
         stages.append(_done("nuclei", model, nuclei, thorough=options.thorough))
         measured += nuclei_measurements(nuclei)
-        notices += nuclei_notices(nuclei, prepared.mpp, model, tumor_was_sought=tumor is not None)
+        notices += nuclei_notices(nuclei, prepared)
     else:
         stages.append(Stage(name="nuclei", status="skipped", reason=skip))
         reporter.say(f"{prepared.slide_id}: nuclei stage skipped: {skip}")

@@ -114,7 +114,11 @@ def doctor(measure: bool) -> int:
             "openvino",
             "inference on x86-64 runs on ONNX Runtime: no bfloat16, and int8 takes up to 1.8 times as long",
         ),
-        ("PyTorch", "torch", "nothing for analyzing; training needs pip install 'lobule[train]'"),
+        (
+            "PyTorch",
+            "torch",
+            "nothing for analyzing; training needs pip install '.[train]' in lobule's folder",
+        ),
     ):
         found = _version(package)
         row(runtime, found or "absent", None if found else f"costs: {cost}")

@@ -49,6 +49,7 @@ SUMMARY_COLUMNS = (
     "tumor_mm2",
     "tumor_share",
     "regions",
+    "nuclei_where",
     "nuclei_counted",
     "nuclei_per_mm2",
     "median_nuclear_area_um2",

@@ -21,7 +21,7 @@ from lobule.models.card import Graph
 from lobule.slides.slide import RgbImage
 
 if TYPE_CHECKING:
-    from shapely import Geometry, Polygon
+    from shapely import Geometry, LinearRing, Polygon
 
 __all__ = [
     "MIN_HOLE_MM2",
@@ -136,13 +136,31 @@ def tumor_mask(map_: ScalarMap, threshold: float) -> NDArray[np.bool_]:
     return mask | holes.painted(holes.area * cell_mm2 < MIN_HOLE_MM2)
 
 
-def _perimeter_um(polygon: Polygon, cell_um: float) -> float:
-    """The length of an outline along cells of that size, without the steps from cell to cell.
+def _edges(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of a ring's points: the edge that begins at each, and which way the ring turns there (0: straight on)."""
+    edges = np.roll(points, -1, axis=0) - points
+    before = np.roll(edges, 1, axis=0)
+    return edges, np.sign(before[:, 0] * edges[:, 1] - before[:, 1] * edges[:, 0])
 
-    These make a slanting edge up to 1.4 times as long. Of a few cells there is no more to be had than the
-    circumference of the disk of equal area, which no outline is shorter than.
+
+def _outline_um(ring: LinearRing, cell: Mpp) -> float:
+    """The length of an outline (µm) along cells of that size, in µm, without the steps from cell to cell.
+
+    These make a slanting edge up to 1.4 times as long. It turns left and right by turns, and of two edges that meet
+    one is a cell long: the middles of its steps lie on the line itself. A corner stays where both its edges are
+    longer, or where the outline turns the same way on either side of it, as that of a rectangle of any size does.
     """
-    return float(max(polygon.simplify(cell_um).length, 2 * math.sqrt(math.pi * polygon.area)))
+    points = np.asarray(ring.coords)[:-1]
+    points = points[_edges(points)[1] != 0]
+    edges, turn = _edges(points)
+    # lengths in µm are rounded
+    long = (np.abs(edges) > 1.001 * np.array([cell.x, cell.y])).any(axis=1)
+    same = turn == np.roll(turn, -1)
+    corner = (long & np.roll(long, 1)) | (same & np.roll(same, 1))
+    stops = np.stack([points, points + edges / 2], axis=1)
+    path = stops[np.stack([corner, np.ones_like(corner)], axis=1)]
+    steps = np.roll(path, -1, axis=0) - path
+    return float(np.hypot(steps[:, 0], steps[:, 1]).sum())
 
 
 def longest_diameter_px(polygon: Polygon, mpp: Mpp) -> float:
@@ -188,18 +206,18 @@ def tumor_regions(
     from shapely import affinity
 
     mpp = map_.frame.slide_mpp
-    cell_um = max(map_.frame.mpp.x, map_.frame.mpp.y)
     regions = []
     for polygon in polygons:
         for part in parts_on_slide(polygon, map_.frame, within):
             area_mm2 = part.area * mpp.pixel_area_um2 / 1e6
             in_um = affinity.scale(part, mpp.x, mpp.y, origin=(0, 0))
+            rings = (in_um.exterior, *in_um.interiors)
             regions.append(
                 TumorRegion(
                     id="",
                     polygon=part,
                     area_mm2=area_mm2,
-                    perimeter_mm=_perimeter_um(in_um, cell_um) / 1e3,
+                    perimeter_mm=sum(_outline_um(ring, map_.frame.mpp) for ring in rings) / 1e3,
                     longest_diameter_mm=longest_diameter_px(part, mpp) / 1e3,
                     mean_probability=_mean_inside(map_, part),
                     blurred_share=None if blurred is None else _mean_inside(blurred, part),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lobule.whole_file import whole_file
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 __all__ = ["Drawn", "draw", "page_template", "write_report"]
 
@@ -37,6 +39,7 @@ _STAGE_NAMES = {
     "field": "Field of view",
     "grading": "Grading",
 }
+_TIMED = {**_STAGE_NAMES, "report": "Report", "write": "Files"}
 _NOT_DONE = {
     "tissue": "Tissue was not looked for",
     "tumor": "Tumor was not looked for",
@@ -478,7 +481,7 @@ def _versions(lobule: str, python: str, packages: Mapping[str, str]) -> list[str
 def _seconds_rows(findings: Findings) -> list[tuple[str, ...]]:
     return [
         (
-            _STAGE_NAMES.get(row.stage, row.stage),
+            _TIMED.get(row.stage, row.stage),
             *(
                 f"{value:.1f}" if value else _MISSING
                 for value in (
@@ -539,6 +542,9 @@ class Drawn:
 def draw(evidence: Evidence) -> Drawn:
     """Draws a page's pictures."""
     um_per_px = evidence.frame.slide_mpp.x
+    # crops of one scale differ by a pixel
+    widest_px = max((one.box.width for row in evidence.gallery for one in row.nuclei), default=1)
+    bar_um = pictures.scale_length_um(widest_px * um_per_px)
     return Drawn(
         _figures(evidence),
         [
@@ -549,7 +555,10 @@ def draw(evidence: Evidence) -> Drawn:
         [
             (
                 row.title,
-                [(pictures.gallery_picture(nucleus, um_per_px), nucleus.value) for nucleus in row.nuclei],
+                [
+                    (pictures.gallery_picture(nucleus, um_per_px, bar_um), nucleus.value)
+                    for nucleus in row.nuclei
+                ],
             )
             for row in evidence.gallery
             if row.nuclei
@@ -598,6 +607,15 @@ def _context(findings: Findings, drawn: Drawn) -> dict[str, Any]:
     }
 
 
+def _options_whole(text: str) -> Markup:
+    """The text, escaped; no line ends within an option such as --mpp."""
+    from markupsafe import Markup, escape
+
+    return Markup(
+        re.sub(r"(?<![\w-])--[a-z][a-z-]*", r'<span class="option">\g<0></span>', str(escape(text)))
+    )
+
+
 @cache
 def page_template() -> Template:
     """The page's template; to compile it takes a fiftieth of a second, which may be spent ahead of time."""
@@ -611,6 +629,7 @@ def page_template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["options_whole"] = _options_whole
     return environment.from_string(source)
 
 

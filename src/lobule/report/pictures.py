@@ -27,6 +27,7 @@ __all__ = [
     "PEN_COLOR",
     "REGION_COLOR",
     "TISSUE_COLOR",
+    "Histogram",
     "Picture",
     "ScaleBar",
     "Shown",
@@ -34,6 +35,7 @@ __all__ = [
     "areas_picture",
     "gallery_picture",
     "heatmap_picture",
+    "histogram",
     "nuclei_pictures",
     "probability_bar",
     "quality_picture",
@@ -154,8 +156,13 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image:
     return Image.merge("RGB", channels)
 
 
-def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = False) -> Picture:
-    """A photograph as JPEG, what is drawn or has a clear ground as PNG; ``width_um`` is what it shows across."""
+def _encoded(
+    picture: Image, width_um: float | None = None, *, drawn: bool = False, bar_um: float | None = None
+) -> Picture:
+    """A photograph as JPEG, what is drawn or has a clear ground as PNG; ``width_um`` is what it shows across.
+
+    ``bar_um`` is the length of its scale bar, where that is not its own to choose.
+    """
     blob = io.BytesIO()
     kind = "png" if drawn or picture.mode == "RGBA" else "jpeg"
     if kind == "png":
@@ -163,7 +170,7 @@ def _encoded(picture: Image, width_um: float | None = None, *, drawn: bool = Fal
     else:
         picture.save(blob, "JPEG", quality=82)
     text = base64.b64encode(blob.getvalue()).decode("ascii")
-    bar = None if width_um is None else _scale_bar(width_um)
+    bar = None if width_um is None else _scale_bar(width_um, bar_um)
     return Picture(f"data:image/{kind};base64,{text}", picture.size, bar)
 
 
@@ -233,8 +240,8 @@ def _length_text(length_um: float) -> str:
     return f"{length_um / 1000:g} mm" if length_um >= 1000 else f"{length_um:g} µm"
 
 
-def _scale_bar(width_um: float) -> ScaleBar:
-    length_um = scale_length_um(width_um)
+def _scale_bar(width_um: float, length_um: float | None = None) -> ScaleBar:
+    length_um = length_um or scale_length_um(width_um)
     return ScaleBar(round(100 * length_um / width_um, 3), _length_text(length_um))
 
 
@@ -394,8 +401,8 @@ def nuclei_pictures(sample: NucleiSample, um_per_level0_px: float) -> tuple[Pict
     return _encoded(picture, sample.box.width * um_per_level0_px), _encoded(lines), count
 
 
-def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float) -> Picture:
-    """One nucleus with its outline, enlarged to about 200 px."""
+def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float, bar_um: float) -> Picture:
+    """One nucleus with its outline, enlarged to about 200 px; ``bar_um`` is the scale bar of the whole gallery."""
     height, width = nucleus.image.shape[:2]
     factor = max(1, round(_CROP_PX / max(width, height)))
     size = (width * factor, height * factor)
@@ -404,7 +411,7 @@ def gallery_picture(nucleus: GalleryNucleus, um_per_level0_px: float) -> Picture
     ring = (np.asarray(nucleus.outline_px, np.float64) - (nucleus.box.x0, nucleus.box.y0)) * scale
     _painted(picture, _line_alpha(size, [ring], 3.2).point(lambda value: value * 35 // 100), (0, 30, 15))
     _painted(picture, _line_alpha(size, [ring], 1.6), NUCLEUS_COLOR)
-    return _encoded(picture, nucleus.box.width * um_per_level0_px)
+    return _encoded(picture, nucleus.box.width * um_per_level0_px, bar_um=bar_um)
 
 
 def _steps(highest: float) -> float:
@@ -414,20 +421,56 @@ def _steps(highest: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
 
 
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Of each place's values the ``shares`` between ``edges`` (from 0) and that from the last edge on (``beyond``)."""
+
+    edges: NDArray[np.float64]
+    shares: Sequence[NDArray[np.float64]]
+    beyond: Sequence[float]
+
+
+def histogram(places: Sequence[NDArray[np.float64]]) -> Histogram:
+    """Bins by Freedman and Diaconis's rule, 12 to 60 of them, that a long tail does not widen.
+
+    The last edge lies at the 99th percentile, or five quartile ranges above the upper quartile if that comes first, and
+    has two digits.
+    """
+    quartiles = [np.percentile(values, [25, 75]) for values in places]
+    last = max(
+        min(float(np.percentile(values, 99)), float(upper + 5 * (upper - lower)))
+        for values, (lower, upper) in zip(places, quartiles, strict=True)
+    )
+    digit = 10.0 ** (math.floor(math.log10(last)) - 1)
+    end = digit * (math.floor(last / digit) + 1)
+    width = min(
+        2 * float(upper - lower) / len(values) ** (1 / 3)
+        for values, (lower, upper) in zip(places, quartiles, strict=True)
+    )
+    bins = math.ceil(min(max(end / max(width, 1e-9), 12), 60))
+    edges = np.linspace(0, end, bins + 1)
+    return Histogram(
+        edges,
+        [np.histogram(values[values < end], edges)[0] / len(values) for values in places],
+        [float((values >= end).mean()) for values in places],
+    )
+
+
 def areas_picture(areas: Sequence[Areas]) -> Picture:
     """How areas are distributed: share of each place's nuclei per step of area, and the medians.
 
-    The first place as a filled shape, the second as a line over it; 99.5 % of the nuclei lie within the axis. Pillow's
-    own font has no µ: the unit is the page's to say.
+    The first place as a filled shape, the second as a line over it; what lies beyond the axis is a last bin, set apart.
+    Pillow's own font has no µ: the unit is the page's to say.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     shown = [np.asarray(place.area_um2, np.float64) for place in areas]
-    end = max(float(np.percentile(values, 99.5)) for values in shown) * 1.02
-    bins = int(np.clip(1.5 * min(len(values) for values in shown) ** 0.5, 12, 50))
-    edges = np.linspace(0, end, bins + 1)
-    shares = [np.histogram(values, edges)[0] / len(values) for values in shown]
-    top = max(float(share.max()) for share in shares) * 1.3
+    binned = histogram(shown)
+    edges, shares = binned.edges, binned.shares
+    end, long_tail = float(edges[-1]), any(binned.beyond)
+    # as wide as its label asks
+    apart = (end * 1.04, end * 1.2) if long_tail else (end, end)
+    top = max(*(float(share.max()) for share in shares), *binned.beyond) * 1.3
 
     width, height = _PLOT_PX
     left, right, above, below = 70, 18, 14, 34
@@ -438,43 +481,50 @@ def areas_picture(areas: Sequence[Areas]) -> Picture:
     font = ImageFont.load_default(15 * scale)
 
     def x(value: float) -> float:
-        return (left + value / end * (width - left - right)) * scale
+        return (left + value / apart[1] * (width - left - right)) * scale
 
     def y(share: float) -> float:
         return (height - below - share / top * (height - above - below)) * scale
 
     step = _steps(top * 100)
     for mark in np.arange(0, top * 100, step):
-        draw.line([x(0), y(mark / 100), x(end), y(mark / 100)], pale, scale)
+        draw.line([x(0), y(mark / 100), x(apart[1]), y(mark / 100)], pale, scale)
         draw.text((x(0) - 8 * scale, y(mark / 100)), f"{mark:g} %", soft, font, "rm")
     for mark in np.arange(0, end, _steps(end)):
         draw.line([x(mark), y(0), x(mark), y(0) + 5 * scale], soft, scale)
         draw.text((x(mark), y(0) + 9 * scale), f"{mark:g}", soft, font, "ma")
-    for number, (share, color) in enumerate(zip(shares, AREA_COLORS, strict=False)):
+    if long_tail:
+        draw.text((x(sum(apart) / 2), y(0) + 9 * scale), f"{end:g} and above", soft, font, "ma")
+    for number, (share, beyond, color) in enumerate(zip(shares, binned.beyond, AREA_COLORS, strict=False)):
         outline = [(x(0), y(0))]
         for low, high, value in zip(edges[:-1], edges[1:], share, strict=True):
             outline += [(x(low), y(value)), (x(high), y(value))]
         outline.append((x(end), y(0)))
-        if number == 0:
-            draw.polygon(outline, tuple(round(255 - (255 - channel) * 0.3) for channel in color))
-        draw.line(outline, color, round(2.2 * scale), joint="curve")
+        last = [(x(apart[0]), y(0)), (x(apart[0]), y(beyond)), (x(apart[1]), y(beyond)), (x(apart[1]), y(0))]
+        for bars in [outline, last] if beyond else [outline]:
+            if number == 0:
+                draw.polygon(bars, tuple(round(255 - (255 - channel) * 0.3) for channel in color))
+            draw.line(bars, color, round(2.2 * scale), joint="curve")
     for number, (values, color) in enumerate(zip(shown, AREA_COLORS, strict=False)):
         median = float(np.median(values))
         for low in np.arange(0, top, top / 40):
             draw.line([x(median), y(low), x(median), y(low + top / 80)], color, round(1.6 * scale))
+        said = f"median {median:.3g}"
+        room = draw.textlength(said, font) + 10 * scale
         # the lesser median's label stands left of its line where there is room, so that no line goes through it
         others = [float(np.median(other)) for other in shown]
-        before = median == min(others) < max(others) and x(median) - x(0) > 110 * scale
+        lesser = median == min(others) < max(others) and x(median) - x(0) > room
+        before = lesser or x(median) + room > x(apart[1])
         beside = x(median) + (-6 if before else 6) * scale
         line = y(top) + (4 + 20 * number) * scale
         draw.text(
             (beside, line),
-            f"median {median:.3g}",
+            said,
             color,
             font,
             "ra" if before else "la",
             stroke_width=3,
             stroke_fill="white",
         )
-    draw.line([x(0), y(0), x(end), y(0)], ink, round(1.5 * scale))
+    draw.line([x(0), y(0), x(apart[1]), y(0)], ink, round(1.5 * scale))
     return _encoded(picture, drawn=True)
