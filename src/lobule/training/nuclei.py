@@ -43,6 +43,8 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 LOSS_SCORE = "loss (BCE + Dice), mean of images"
 """The score that Kasturi et al. call validation loss (Table II)."""
+MPP_TOLERANCE = 0.05
+"""How far a field may lie from the network: a tenth in area. MoNuSeg's lie between 0.2456 and 0.2527 µm/px."""
 _LITE_DECODER = (96, 64, 32)
 _SPLIT_UM = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Heights of markers above the saddle that are tried for the watershed."""
@@ -119,8 +121,15 @@ class NucleiTask:
         fields: list[NucleiField] = []
         for name in self._recipe.sets:
             found, report = read_set(self._data / name)
+            _check_mpp(found, self._recipe.network.mpp)
             fields.extend(found)
             self._set_notes.extend(f"{name}: {note}" for note in report.notes)
+            silent = sum(field.mpp is None for field in found)
+            if silent and report.kind == "folder":
+                self._set_notes.append(
+                    f"{name}: {silent} of {len(found)} fields state no resolution; they are taken to be at "
+                    f"{self._recipe.network.mpp:g} µm/px"
+                )
         parts = split_fields(fields, self._recipe.split)
         check_leakage(parts, patients_apart=self._recipe.split.by != "image")
         return parts
@@ -419,6 +428,22 @@ class NucleiTask:
         moved = self.disturb(predict, thresholds, "test")
         scores = (*found.scores, *_thorough(careful.scores), *_disturbed(moved, found.scores[0].on))
         return changed(card, scores=scores)
+
+
+def _check_mpp(fields: Sequence[NucleiField], wanted: float) -> None:
+    """Raises ConfigurationError where a field states another resolution than the network's."""
+    for field in fields:
+        if field.mpp is None or all(
+            abs(axis / wanted - 1) <= MPP_TOLERANCE for axis in (field.mpp.x, field.mpp.y)
+        ):
+            continue
+        x, y = field.mpp.x, field.mpp.y
+        stated = f"{x:.4g}" if x == y else f"{x:.4g} × {y:.4g}"
+        raise ConfigurationError(
+            "--data", field.name,
+            f"it is stated to be at {stated} µm/px, the recipe's [network] mpp is {wanted:g}; resample the image and "
+            "its annotation, or correct the column mpp of manifest.csv",
+        )  # fmt: skip
 
 
 def _digest(array: NDArray[np.generic]) -> str:
