@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from lobule.evaluation.interval import Interval
 from lobule.training.score import (
     FieldScores,
     best_threshold,
+    bounds_of,
     pixel_statistics,
     tumor_scores,
 )
@@ -24,7 +26,18 @@ def test_perfect_tiles_score_one_by_tile_and_by_field() -> None:
     )
     np.testing.assert_allclose(scores.of_fields, [0.15, 0.85, 0.3, 0.7], rtol=1e-6)
     for score in tumor_scores(scores, 0.5, "made-up fields"):
+        # two fields of a class: an interval would be from one of them to the other
+        assert (score.value, score.low, score.high) == (1.0, None, None)
+        assert score.how.endswith("; no interval: fewer than 5 fields")
+    many = FieldScores(np.arange(10) % 2, np.arange(10), (np.arange(10) % 2).astype(np.float32))
+    for score in tumor_scores(many, 0.5, "made-up fields"):
         assert score.value == score.low == score.high == 1.0
+        assert score.how.endswith("; bootstrap over fields")
+
+
+def test_bounds_are_told_where_there_are_any() -> None:
+    assert bounds_of(Interval(0.5, 0.25, 0.75), ".3f") == "0.250 to 0.750"
+    assert bounds_of(Interval(0.5, None, None), ".3f") == "no interval: fewer than 5 images"
 
 
 def test_pixel_statistics_are_those_of_image_means() -> None:

@@ -247,14 +247,17 @@ def test_a_card_names_the_fields_that_trained_and_no_others(data: Path, run: Pat
     assert not (tmp_path / "nuclei-mine").exists()
 
 
-def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, data: Path) -> None:
-    found = evaluate(run, data, "test", say=lambda _: None, robustness=True)
+def test_evaluation_writes_scores_without_intervals_of_two_and_a_row_a_field(run: Path, data: Path) -> None:
+    told: list[str] = []
+    found = evaluate(run, data, "test", say=told.append, robustness=True)
+    assert told[0].endswith("(no interval: fewer than 5 images)")
     folder = run / "evaluation-test"
     stored = {one["name"]: one for one in json.loads((folder / "scores.json").read_text("utf-8"))}
     assert len(stored) == len(found.scores)
     for one in stored.values():
         most = 2**4 if "loss" in one["name"] else 2**10 if "area" in one["name"] else 1
-        assert 0 <= one["low"] <= one["value"] <= one["high"] <= most
+        assert 0 <= one["value"] <= most
+        assert one["low"] is one["high"] is None and one["how"].endswith("no interval: fewer than 5 fields")
         assert one["on"] == "drawn, 2 fields of 2 patients kept out of training"
     for way in ("", ", components", ", watershed"):
         assert f"AJI, mean of images{way}" in stored

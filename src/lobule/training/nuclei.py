@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lobule.errors import ConfigurationError
 from lobule.evaluation.instances import aji
-from lobule.evaluation.interval import Interval, bootstrap
+from lobule.evaluation.interval import LEAST_UNITS, Interval, bootstrap
 from lobule.evaluation.nuclei import ImageScores, object_intervals, pixel_intervals, score_image
 from lobule.evaluation.pixels import MaskCounts, count_mask
 from lobule.families.instances import Way, split
@@ -31,7 +31,7 @@ from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, whole_
 from lobule.training.nuclei_sets import NucleiField, read_set
 from lobule.training.recipe import AlgorithmOneSettings, LoopSettings, NucleiNetwork, NucleiRecipe
 from lobule.training.robustness import Moved, measure_robustness
-from lobule.training.score import pixel_statistics
+from lobule.training.score import pixel_statistics, score_of
 from lobule.training.splits import split_fields
 from lobule.training.task import Evaluation, Part
 from lobule.training.unets import EncoderUNet, PlainUNet, size_multiple
@@ -320,18 +320,18 @@ class NucleiTask:
         ]
         where = self.told(part)
         scores = [
-            _score(name, value, where, "probability above 0.5; bootstrap over fields")
+            _score(name, value, where, "probability above 0.5")
             for name, value in pixel_intervals(images).items()
         ]
         losses = np.array(
             [_field_loss(one[0], field.instances > 0) for one, field in zip(maps, fields, strict=True)]
         )
         mean = bootstrap(lambda at: float(losses[at].mean()), len(losses))
-        scores.append(_score(LOSS_SCORE, mean, where, "bootstrap over fields"))
+        scores.append(_score(LOSS_SCORE, mean, where, "of each field whole"))
         own = self._recipe.network.split
         for way in (own, *(way for way in ways if way != own)):
             suffix = "" if way == own else f", {way}"
-            how = f"{_told(thresholds)}; nuclei told apart by {_WAYS[way]}; bootstrap over fields"
+            how = f"{_told(thresholds)}; nuclei told apart by {_WAYS[way]}"
             scores += [
                 _score(name + suffix, value, where, how)
                 for name, value in object_intervals(images, way).items()
@@ -362,7 +362,7 @@ class NucleiTask:
             return None
         each = np.array(ratios)
         mean = bootstrap(lambda at: float(each[at].mean()), len(each))
-        how = f"from {each.min():.2f} to {each.max():.2f} in single fields; bootstrap over fields"
+        how = f"from {each.min():.2f} to {each.max():.2f} in single fields"
         return _score("median nuclear area over the outlined, mean of images", mean, where, how)
 
     def _by_organ(
@@ -375,11 +375,11 @@ class NucleiTask:
         out = []
         for organ in sorted(set(organs)):
             own = [one for one, of in zip(images, organs, strict=True) if of == organ]
-            if len(own) < LEAST_FIELDS:
+            if len(own) < LEAST_UNITS:
                 continue
             found = pixel_intervals(own) | object_intervals(own, way)
             for name in ("pixel F1, pooled", "AJI, mean of images", "PQ, mean of images"):
-                how = f"{len(own)} fields; bootstrap over fields"
+                how = f"{len(own)} fields"
                 out.append(_score(f"{name}, {organ.lower()}", found[name], where, how))
         return out
 
@@ -456,8 +456,6 @@ def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.u
     return pixels[:height, :width]
 
 
-LEAST_FIELDS = 5
-"""Of fewer fields an interval by bootstrap says nothing."""
 _SETS = {"tnbc": "TNBC", "monuseg": "MoNuSeg"}
 _WAYS = {
     "components": "connected components of the mask",
@@ -477,14 +475,7 @@ def _tensors(batch: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> tuple[torc
 
 
 def _score(name: str, value: Interval, where: str, how: str) -> Score:
-    return Score(
-        name=name,
-        value=round(value.value, 4),
-        low=round(value.low, 4),
-        high=round(value.high, 4),
-        on=where,
-        how=how,
-    )
+    return score_of(name, value, where, how, "fields")
 
 
 _THOROUGH = (
@@ -512,7 +503,7 @@ def _thorough(scores: Sequence[Score]) -> list[Score]:
 
 
 def _disturbed(moved: Sequence[Moved], where: str) -> list[Score]:
-    how = "overlap of the mask with that of the same field undisturbed; bootstrap over fields"
+    how = "overlap of the mask with that of the same field undisturbed"
     return [_score(f"Dice with the undisturbed, {one.name}", one.dice, where, how) for one in moved]
 
 

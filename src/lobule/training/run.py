@@ -37,6 +37,7 @@ from lobule.training.export import PatchGraph, RefineGraph, ScreenGraph, export_
 from lobule.training.recipe import ScreenRecipe, StudentRecipe, TumorRecipe, read_recipe
 from lobule.training.score import (
     best_threshold,
+    bounds_of,
     pixel_statistics,
     score_fields,
     tumor_scores,
@@ -107,7 +108,7 @@ def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | No
         raise ConfigurationError("recipe", recipe.name, "it is trained as a run of its own")
     write_card(card, folder)
     for score in card.scores:
-        say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g}) on {score.on}")
+        say(f"{score.name}: {score.value:g} ({bounds_of(score, 'g')}) on {score.on}")
     return folder
 
 

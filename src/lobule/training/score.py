@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.evaluation.classes import accuracy, auc, balanced_accuracy
-from lobule.evaluation.interval import bootstrap
+from lobule.evaluation.interval import LEAST_UNITS, Interval, bootstrap
 from lobule.models.card import Score
 from lobule.training.bach import FieldImage, tile_field
 from lobule.training.recipe import PatchSettings
@@ -18,8 +18,10 @@ from lobule.training.recipe import PatchSettings
 __all__ = [
     "FieldScores",
     "best_threshold",
+    "bounds_of",
     "pixel_statistics",
     "score_fields",
+    "score_of",
     "tumor_scores",
 ]
 
@@ -58,6 +60,28 @@ def score_fields(
     return FieldScores(truth, np.array(index), np.concatenate(found))
 
 
+def score_of(name: str, interval: Interval, on: str, how: str, over: str) -> Score:
+    """Returns the score that a card holds; ``over``: what was resampled, or was too few to be."""
+    if interval.low is None or interval.high is None:
+        told = f"no interval: fewer than {LEAST_UNITS} {over}"
+        return Score(name=name, value=round(interval.value, 4), on=on, how=f"{how}; {told}")
+    return Score(
+        name=name,
+        value=round(interval.value, 4),
+        low=round(interval.low, 4),
+        high=round(interval.high, 4),
+        on=on,
+        how=f"{how}; bootstrap over {over}",
+    )
+
+
+def bounds_of(one: Score | Interval, form: str) -> str:
+    """The bounds in words, numbers in the format ``form``."""
+    if one.low is None or one.high is None:
+        return f"no interval: fewer than {LEAST_UNITS} images"
+    return f"{one.low:{form}} to {one.high:{form}}"
+
+
 def best_threshold(truth: NDArray[np.integer], score: NDArray[np.floating]) -> float:
     """Returns the threshold of highest balanced accuracy, in the middle of the widest stretch that has it."""
     values = np.unique(np.concatenate([[0.0, 1.0], score.astype(np.float64)]))
@@ -93,16 +117,14 @@ def tumor_scores(scores: FieldScores, threshold: float, where: str) -> list[Scor
             )
             count = f"{truth.size} {level}s" + ("" if level == "field" else f" of {scores.truth.size} fields")
             out.append(
-                Score(
-                    name=f"{level} {name}",
-                    value=round(interval.value, 4),
-                    low=round(interval.low, 4),
-                    high=round(interval.high, 4),
-                    on=f"{where}, {count}",
-                    how="carcinoma (in situ, invasive) against normal and benign"
+                score_of(
+                    f"{level} {name}",
+                    interval,
+                    f"{where}, {count}",
+                    "carcinoma (in situ, invasive) against normal and benign"
                     + (", mean probability of a field's tiles" if level == "field" else "")
-                    + ("" if name == "AUC" else f", threshold {threshold:g}")
-                    + "; bootstrap over fields",
+                    + ("" if name == "AUC" else f", threshold {threshold:g}"),
+                    "fields",
                 )
             )
     return out
