@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,10 +100,10 @@ def write_fields(folder: Path, manifest: str) -> None:
     (folder / "manifest.csv").write_text(manifest, "utf-8")
 
 
-def task_at(data: Path) -> NucleiTask:
+def task_at(data: Path, **changes: Any) -> NucleiTask:
     read = read_recipe(ROOT / "nuclei-breast-lite0.toml")
     assert isinstance(read, NucleiRecipe)
-    own = changed(read, sets=("mine",), split=NucleiSplit(by="column"))
+    own = changed(read, sets=("mine",), split=NucleiSplit(by="column"), **changes)
     return NucleiTask(own, ROOT, data, 0)
 
 
@@ -117,6 +118,15 @@ def test_fields_of_another_resolution_than_the_networks_are_refused(tmp_path: Pa
     assert task_at(tmp_path).notes()[-1] == (
         "mine: 1 of 3 fields state no resolution; they are taken to be at 0.25 µm/px"
     )
+
+
+def test_thresholds_are_stated_or_chosen_and_not_both(tmp_path: Path) -> None:
+    write_fields(tmp_path / "mine", "file,patient,split\na,1,training\nb,2,test\nc,3,selection\n")
+    with pytest.raises(
+        ConfigurationError, match=r"thresholds: .* 1 fields of the selection part choose them"
+    ):
+        task_at(tmp_path).notes()
+    assert task_at(tmp_path, thresholds=None).notes()
 
 
 def test_the_papers_split_is_by_patient_and_nobody_lies_on_two_sides(data_dir: Path) -> None:

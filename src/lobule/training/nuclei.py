@@ -131,6 +131,12 @@ class NucleiTask:
                     f"{self._recipe.network.mpp:g} µm/px"
                 )
         parts = split_fields(fields, self._recipe.split)
+        if parts["selection"] and self._recipe.thresholds is not None:
+            raise ConfigurationError(
+                "thresholds",
+                self._recipe.name,
+                f"the {len(parts['selection'])} fields of the selection part choose them: remove one of both",
+            )
         check_leakage(parts, patients_apart=self._recipe.split.by != "image")
         return parts
 
