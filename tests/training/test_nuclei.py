@@ -85,7 +85,7 @@ def test_organs_are_scored_apart_where_there_are_several() -> None:
 def test_notes_count_fields_patients_and_nuclei() -> None:
     task = task_on("nuclei-breast-lite0", [touching_disks()])
     assert task.notes() == [
-        f"{part}: 1 of made (1 patients, 3 nuclei)" for part in ("training", "selection", "test")
+        f"{part}: 1 of made (1 patient, 3 nuclei)" for part in ("training", "selection", "test")
     ]
 
 
@@ -116,15 +116,13 @@ def test_fields_of_another_resolution_than_the_networks_are_refused(tmp_path: Pa
         task_at(tmp_path).notes()
     write_fields(tmp_path / "mine", f"{head}0.2456\nc,3,test,\n")
     assert task_at(tmp_path).notes()[-1] == (
-        "mine: 1 of 3 fields state no resolution; they are taken to be at 0.25 µm/px"
+        "mine: 1 of 3 fields without a stated resolution, taken to be at 0.25 µm/px"
     )
 
 
 def test_thresholds_are_stated_or_chosen_and_not_both(tmp_path: Path) -> None:
     write_fields(tmp_path / "mine", "file,patient,split\na,1,training\nb,2,test\nc,3,selection\n")
-    with pytest.raises(
-        ConfigurationError, match=r"thresholds: .* 1 fields of the selection part choose them"
-    ):
+    with pytest.raises(ConfigurationError, match=r"thresholds: .* 1 field in the selection part"):
         task_at(tmp_path).notes()
     assert task_at(tmp_path, thresholds=None).notes()
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
+from lobule import __version__  # noqa: E402
 from lobule.errors import ConfigurationError, LeakageError, ModelOutputError, ResultError  # noqa: E402
 from lobule.models.zoo import load_model  # noqa: E402
 from lobule.training import export  # noqa: E402
@@ -275,6 +276,14 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     card = export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
     model = load_model(tmp_path / "nuclei-mine")
     assert model.card == card and card.name == "nuclei-mine"
+    assert card.made_by.startswith(
+        f"lobule {__version__}: lobule train nuclei-drawn.toml --data DATA; seed 20;"
+    )
+    assert {entry.count.split(",")[0] for entry in card.data} == {
+        "3 fields of 3 patients",
+        "1 field of 1 patient",
+        "2 fields of 2 patients",
+    }
     assert "largest difference torch against ONNX Runtime and OpenVINO" in card.made_by
     assert {entry.used_for for entry in card.data} == {"training", "selection", "test"}
     found = evaluate(run, data, "test", say=lambda _: None)

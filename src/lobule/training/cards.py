@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
 from lobule.strict import changed, from_values, values_of
+from lobule.training.nuclei_sets import counted
 from lobule.training.recipe import (
     CropSettings,
     NucleiNetwork,
@@ -403,7 +404,8 @@ def nuclei_card(
                         "source": source,
                         "terms": terms,
                         "used_for": part,
-                        "count": f"{images} fields of {patients} patients, {nuclei} nuclei",
+                        "count": f"{counted(images, 'field')} of {counted(patients, 'patient')},"
+                        f" {counted(nuclei, 'nucleus', 'nuclei')}",
                         "split": apart,
                         "digests": sorted(
                             digest

@@ -28,7 +28,7 @@ from lobule.training.leakage import check_leakage
 from lobule.training.loop import Draw, seeded
 from lobule.training.networks import SegmentUNet
 from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, whole_field
-from lobule.training.nuclei_sets import NucleiField, read_set
+from lobule.training.nuclei_sets import NucleiField, counted, read_set
 from lobule.training.recipe import AlgorithmOneSettings, LoopSettings, NucleiNetwork, NucleiRecipe
 from lobule.training.robustness import Moved, measure_robustness
 from lobule.training.score import pixel_statistics, score_of
@@ -127,7 +127,7 @@ class NucleiTask:
             silent = sum(field.mpp is None for field in found)
             if silent and report.kind == "folder":
                 self._set_notes.append(
-                    f"{name}: {silent} of {len(found)} fields state no resolution; they are taken to be at "
+                    f"{name}: {silent} of {counted(len(found), 'field')} without a stated resolution, taken to be at "
                     f"{self._recipe.network.mpp:g} µm/px"
                 )
         parts = split_fields(fields, self._recipe.split)
@@ -135,7 +135,7 @@ class NucleiTask:
             raise ConfigurationError(
                 "thresholds",
                 self._recipe.name,
-                f"the {len(parts['selection'])} fields of the selection part choose them: remove one of both",
+                f"{counted(len(parts['selection']), 'field')} in the selection part: remove one of both",
             )
         check_leakage(parts, patients_apart=self._recipe.split.by != "image")
         return parts
@@ -153,7 +153,7 @@ class NucleiTask:
         lines = []
         for part, counts in self.counts().items():
             told = ", ".join(
-                f"{fields} of {name} ({patients} patients, {nuclei} nuclei)"
+                f"{fields} of {name} ({counted(patients, 'patient')}, {counted(nuclei, 'nucleus', 'nuclei')})"
                 for name, (fields, patients, nuclei) in counts.items()
             )
             lines.append(f"{part}: {told or 'no field'}")
@@ -179,7 +179,7 @@ class NucleiTask:
         apart = "kept out of training" if part == "test" else f"of the {part} part"
         if part == "test" and self._recipe.split.by == "image":
             apart = "of which other fields were trained on"
-        return f"{names}, {len(fields)} fields of {patients} patients {apart}"
+        return f"{names}, {counted(len(fields), 'field')} of {counted(patients, 'patient')} {apart}"
 
     def counts(self) -> dict[str, dict[str, tuple[int, int, int]]]:
         """Fields, patients and nuclei by part and set."""

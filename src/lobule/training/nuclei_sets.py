@@ -40,6 +40,7 @@ __all__ = [
     "NucleiField",
     "SetKind",
     "SetReport",
+    "counted",
     "detect",
     "read_folder",
     "read_monuseg",
@@ -82,8 +83,14 @@ class SetReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        found = f"{self.fields} fields of {self.patients} patients, {self.nuclei} nuclei"
+        nuclei = counted(self.nuclei, "nucleus", "nuclei")
+        found = f"{counted(self.fields, 'field')} of {counted(self.patients, 'patient')}, {nuclei}"
         return f"{self.name}: {found} ({_KINDS[self.kind]})"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """The number with its noun: "1 field", "2 fields"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 _KINDS: dict[SetKind, str] = {

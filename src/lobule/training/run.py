@@ -91,7 +91,7 @@ def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | No
     steps of every stage, for a trial. Raises ConfigurationError, ModelOutputError, ResultWriteError.
     """
     recipe = read_recipe(path)
-    made_by = f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+    made_by = f"lobule {__version__}: lobule train {path.name} --data DATA"
     if not isinstance(recipe, StudentRecipe):
         made_by += f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
     folder = _claimed(path, out) / "model"

@@ -175,7 +175,7 @@ def train_run(
     task = _task(recipe, path.parent, data, chosen)
     total = task.loop.steps if steps is None else steps
     made_by = (
-        f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+        f"lobule {__version__}: lobule train {path.name} --data DATA"
         f"{'' if steps is None else f' --steps {steps}'}; seed {chosen}; torch {torch.__version__}"
     )
     notes = task.notes()  # reads and checks the data before anything is written
