@@ -21,7 +21,7 @@ from lobule.models.zoo import Model, load_model
 from lobule.runtimes import Precision, Runtime, computes_in, open_runtime
 from lobule.runtimes.pixels import prepared
 from lobule.strict import changed
-from lobule.training.bach import FieldImage, read_fields, tile_field
+from lobule.training.bach import FieldImage, read_fields, tile_field, tile_side_px
 from lobule.training.cards import write_card
 from lobule.training.composed import Frame, compose_frames
 from lobule.training.nuclei import NucleiTask
@@ -241,7 +241,8 @@ class _Tumor:
 
     def __init__(self, model: Model, recipe: TumorRecipe, data: Path, work: Path) -> None:
         self._model, self._recipe, self._work = model, recipe, work
-        self._fields = read_fields(data / recipe.fields, recipe.split)
+        least_px = tile_side_px(recipe.patch.tile_px, recipe.patch.mpp, recipe.field_mpp)
+        self._fields = read_fields(data / recipe.fields, recipe.split, least_px)
         self._composed: list[Frame] = []
 
     def score(self, graph: Graph, runtime: Runtime) -> _Measured:
