@@ -19,7 +19,9 @@ from lobule.models.card import Card, Graph
 from lobule.models.zoo import load_model
 from lobule.runtimes import Runtime, computes_in
 from lobule.training import precision
+from lobule.training.bach import FieldImage
 from lobule.training.precision import prove_precisions
+from lobule.training.recipe import read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NUCLEI = RECIPES / "nuclei-breast-lite0.toml"
@@ -161,6 +163,19 @@ def test_crops_of_small_fields_are_mirrored_out() -> None:
     np.testing.assert_array_equal(grown[:2, :2].ravel(), np.arange(12))
     np.testing.assert_array_equal(grown[2], grown[1])
     assert precision._grown(np.zeros((9, 2, 3), np.uint8), 5, 4).shape == (12, 8, 3)
+
+
+def test_speed_is_measured_on_a_field_with_tissue(folder: Path) -> None:
+    recipe = read_recipe(RECIPES / "tumor-breast-lite0.toml")
+    glass = np.full((320, 320, 3), 240, np.uint8)
+    tissue = glass - np.array([40, 140, 60], np.uint8)
+    trial = precision._Tumor.__new__(precision._Tumor)
+    trial._recipe = recipe  # type: ignore[assignment]
+    trial._fields = {
+        "test": [FieldImage(str(k), "normal", k, pixels) for k, pixels in enumerate((glass, tissue))]
+    }
+    (tile,) = trial.sample(load_model(folder).card.graphs[0]).values()
+    assert tile.shape == (1, 256, 256, 3) and (tile == tissue[0, 0]).all()
 
 
 def test_a_student_is_proven_on_the_data_of_the_recipe_that_it_was_made_of(

@@ -245,7 +245,15 @@ def at_working_mpp(fields: Sequence[FieldImage], field_mpp: float, mpp: float) -
 
 def key_of_made(fields: Sequence[FieldImage], *circumstances: object) -> str:
     """The digest of the fields and of whatever else something was made of (values with a stable ``repr``)."""
-    named = [(field.name, field.label, field.pixels.shape) for field in fields]
+    named = [
+        (
+            field.name,
+            field.label,
+            field.pixels.shape,
+            hashlib.sha256(field.pixels.tobytes()).hexdigest(),
+        )
+        for field in fields
+    ]
     return hashlib.sha256(repr((named, circumstances)).encode()).hexdigest()
 
 

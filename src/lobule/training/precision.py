@@ -253,14 +253,15 @@ class _Tumor:
         return _Measured(
             "tile AUC",
             auc(found.truth[found.field], found.probability),
-            f"BACH test block, {len(found.field)} tiles of {len(fields)} fields",
+            f"BACH test block, {len(found.field)} tiles of {len(found.truth)} fields",
             "carcinoma (in situ, invasive) against normal and benign",
         )
 
     def sample(self, graph: Graph) -> dict[str, NDArray[np.generic]]:
         if graph.role == "refine":
             return dict(self._frames()[0].inputs(self._recipe.refine.size_px))
-        return {graph.inputs[0].name: self._tiles(self._fields["test"][0])[:1]}
+        tiles = next(tiles for field in self._fields["test"] if len(tiles := self._tiles(field)))
+        return {graph.inputs[0].name: tiles[:1]}
 
     def calibration(self, graph: Graph) -> Sequence[Pixels]:
         tiles = np.concatenate([self._tiles(field) for field in self._fields["training"]])
