@@ -378,6 +378,39 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
         compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("recipe.toml", None, "seed-21.* holds a run of another recipe than"),
+        ("recipe.toml", "name = 'other'", "seed-21.* holds a run of another recipe than"),
+        ("run.json", "{", "seed-21.* no folder that lobule train wrote"),
+    ],
+)
+def test_a_foreign_run_is_found_before_anything_is_trained(
+    file: str,
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    data: Path,
+    run: Path,
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("lobule.training.compare.train_run", never)
+    first = write_recipe(tmp_path / "nuclei-first.toml")
+    folder = tmp_path / "runs" / "nuclei-drawn" / "seed-21"
+    shutil.copytree(run, folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content, "utf-8")
+    with pytest.raises(ConfigurationError, match=message):
+        compare_recipes([first, recipe], data, tmp_path / "runs", tmp_path / "table.md", seeds=2, say=print)
+    assert not (tmp_path / "runs" / "nuclei-first").exists()
+
+
 def test_two_devices_share_a_batch(tmp_path: Path, data: Path, recipe: Path) -> None:
     lobule = Path(sys.executable).with_name("lobule")
     call = [str(lobule), "train", str(recipe), "--data", str(data), "--out", str(tmp_path / "two")]

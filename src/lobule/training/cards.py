@@ -19,6 +19,7 @@ from lobule.training.recipe import (
     StudentRecipe,
     TumorRecipe,
 )
+from lobule.whole_file import whole_file
 
 __all__ = [
     "Outcome",
@@ -485,8 +486,8 @@ def _weights(network: NucleiNetwork) -> Data:
 def write_card(card: Card, folder: Path) -> Path:
     """Writes ``card.json`` beside the graphs and reads it back through the strict reader."""
     path = folder / "card.json"
-    path.write_text(
-        json.dumps(values_of(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-    )
+    text = json.dumps(values_of(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with whole_file(path) as stream:
+        stream.write(text.encode())
     read_card(path)
     return path
