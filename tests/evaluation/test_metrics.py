@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from lobule.evaluation.classes import accuracy, auc, balanced_accuracy
 from lobule.evaluation.instances import PanopticCounts, aji, aji_plus, count_panoptic
-from lobule.evaluation.interval import bootstrap
+from lobule.evaluation.interval import Interval, bootstrap
 from lobule.evaluation.pixels import MaskCounts, count_mask, dice, jaccard
 
 LABELS = hnp.arrays(np.int32, (6, 7), elements=st.integers(0, 4))
@@ -176,6 +176,7 @@ def test_a_bootstrap_holds_the_value_repeats_exactly_and_shrinks_with_more_units
     values = np.random.default_rng(3).normal(5, 1, 400)
     few = bootstrap(lambda at: float(values[:40][at].mean()), 40, repeats=300)
     many = bootstrap(lambda at: float(values[at].mean()), 400, repeats=300)
+    assert few.low is not None and few.high is not None and many.low is not None and many.high is not None
     assert few.low < few.value < few.high
     assert many.high - many.low < few.high - few.low
     assert few == bootstrap(lambda at: float(values[:40][at].mean()), 40, repeats=300)
@@ -184,7 +185,16 @@ def test_a_bootstrap_holds_the_value_repeats_exactly_and_shrinks_with_more_units
 
 
 def test_a_stratified_bootstrap_keeps_each_stratum() -> None:
-    strata = np.array([0] * 3 + [1] * 5)
+    strata = np.array([0] * 6 + [1] * 5)
     seen: list[int] = []
-    bootstrap(lambda at: float(seen.append(int((strata[at] == 1).sum())) or 0), 8, strata=strata, repeats=20)
-    assert set(seen) == {5}
+    bootstrap(lambda at: float(seen.append(int((strata[at] == 1).sum())) or 0), 11, strata=strata, repeats=20)
+    assert len(seen) == 21 and set(seen) == {5}
+
+
+@pytest.mark.parametrize(("units", "strata"), [(1, None), (4, None), (9, [0] * 5 + [1] * 4)])
+def test_of_fewer_than_five_units_there_is_no_interval(units: int, strata: list[int] | None) -> None:
+    values = np.arange(float(units))
+    found = bootstrap(
+        lambda at: float(values[at].mean()), units, strata=None if strata is None else np.array(strata)
+    )
+    assert found == Interval(values.mean(), None, None)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from lobule.errors import ConfigurationError
 from lobule.training.bach import (
@@ -16,6 +17,7 @@ from lobule.training.bach import (
     read_fields,
     split_blocks,
     tile_field,
+    tile_side_px,
     tissue_share,
 )
 from lobule.training.recipe import AugmentSettings, BlockSplit
@@ -99,8 +101,77 @@ def test_fields_of_one_class_only_are_refused() -> None:
         TileSource([draw_field("normal", 1)], 0.84, 1.0, 64, 0.25, 0.1, AUGMENT)
 
 
+def write_fields(folder: Path, table: str | None = None, *, side: int = 40, count: int = 12) -> Path:
+    folder.mkdir(exist_ok=True)
+    lines = ["\ufefffile;label;order"]
+    for label in ("normal", "invasive"):
+        for order in range(1, count + 1):
+            save_image(folder / f"{label}{order}.png", side, order)
+            lines.append(f"{label}{order}.png;{label};{order}")
+    (folder / "labels.csv").write_text("\n".join(lines) if table is None else table, "utf-8")
+    return folder
+
+
+def save_image(path: Path, side: int, value: int) -> None:
+    Image.fromarray(np.full((side, side + 8, 3), value, np.uint8)).save(path)
+
+
+def test_a_table_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
+    split = BlockSplit(training=0.5, selection=0.25, search=0, natural_gap=9, dropped=0)
+    blocks = read_fields(write_fields(tmp_path / "bach"), split, 40)
+    assert {name: len(fields) for name, fields in blocks.items()} == {
+        "training": 12, "selection": 6, "test": 6
+    }  # fmt: skip
+    first = blocks["selection"][0]
+    assert (first.name, first.label, first.order, first.pixels[0, 0, 0]) == (
+        "invasive7.png",
+        "invasive",
+        7,
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,label\nnormal1.png,normal\n", r"labels.csv' .*columns file, label and order, not file, label"),
+        ("", "columns file, label and order, not none"),
+        ("file,label,order\nnormal1.png,normal,1\nnormal2.png,normal,x\n", "line 3.* not 'x'"),
+        ("file,label,order\nnormal1.png,,1\n", "line 2.* must be named"),
+        ("file,label,order\nabsent.png,normal,1\n", r"line 2.* there is no file .*absent\.png"),
+        ("file,label,order\nlabels.csv,normal,1\n", r"line 2.* is no image that can be decoded"),
+        (
+            "file,label,order\nnormal1.png,normal,1\ninvasive1.png,invasive,1\nnormal2.png,normal,1\n",
+            r"line 4.* order 1 of normal is that of normal1\.png, too",
+        ),
+        ("file,label,order\nsmall.png,normal,1\n", r"line 2.* small\.png is 38 × 30 px, smaller than a tile"),
+        (
+            "file,label,order\nnormal1.png,normal,1\n",
+            r"of its fields \(1\) none is left for the selection block",
+        ),
+    ],
+)
+def test_what_is_wrong_with_fields_is_one_line_that_names_the_row(
+    table: str, message: str, tmp_path: Path
+) -> None:
+    folder = write_fields(tmp_path / "bach", table, count=2)
+    save_image(folder / "small.png", 30, 9)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read_fields(folder, SPLIT, 31)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_least_side_of_a_field_holds_a_tile() -> None:
+    side = tile_side_px(256, 1.0, 0.84)
+    assert side == 305 and tile_side_px(256, 1.0, 0.5) == 512
+    pixels = np.full((side, side, 3), 90, np.uint8)
+    pixels[..., 1] = 40
+    spots, tiles = tile_field(pixels, 0.84, 1.0, 256, 0.25)
+    assert spots == [(0, 0)] and tiles.shape == (1, 256, 256, 3)
+
+
 def test_the_real_fields_fall_into_three_blocks_of_all_classes(data_dir: Path) -> None:
-    blocks = read_fields(data_dir / "bach", SPLIT)
+    blocks = read_fields(data_dir / "bach", SPLIT, 305)
     assert {name: len(fields) for name, fields in blocks.items()} == {
         "training": 155,
         "selection": 58,
@@ -109,4 +180,4 @@ def test_the_real_fields_fall_into_three_blocks_of_all_classes(data_dir: Path) -
     for fields in blocks.values():
         assert {field.label for field in fields} == {"benign", "insitu", "invasive", "normal"}
     with pytest.raises(ConfigurationError, match=r"labels\.csv"):
-        read_fields(data_dir, SPLIT)
+        read_fields(data_dir, SPLIT, 305)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,10 @@ def test_frames_of_another_classifier_seed_or_field_are_made_anew(tmp_path: Path
     assert not np.array_equal(other[0].pixels, first[0].pixels)
     back = compose_frames(recipe, draw_fields(), classify, 1, 5, tmp_path)
     np.testing.assert_array_equal(back[0].heatmap, first[0].heatmap)
+    paler = [replace(field, pixels=255 - (255 - field.pixels) // 2) for field in draw_fields()]
+    assert (
+        compose_frames(recipe, paler, classify, 1, 5, tmp_path)[0].pixels.mean() > first[0].pixels.mean() + 10
+    )
 
 
 def test_region_scores_tell_both_stages_apart() -> None:

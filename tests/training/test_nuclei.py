@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
 import torch
 
-from lobule.errors import WeightsNotFoundError
+from lobule.errors import ConfigurationError, WeightsNotFoundError
 from lobule.strict import changed, values_of
 from lobule.training.cards import nuclei_card, segment_graph
 from lobule.training.nuclei import LOSS_SCORE, NucleiTask, _corner, _field_loss, nuclei_loss
 from lobule.training.nuclei_images import distance_within
 from lobule.training.nuclei_sets import NucleiField
-from lobule.training.recipe import NucleiRecipe, read_recipe
+from lobule.training.recipe import NucleiRecipe, NucleiSplit, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -83,8 +85,46 @@ def test_organs_are_scored_apart_where_there_are_several() -> None:
 def test_notes_count_fields_patients_and_nuclei() -> None:
     task = task_on("nuclei-breast-lite0", [touching_disks()])
     assert task.notes() == [
-        f"{part}: 1 of made (1 patients, 3 nuclei)" for part in ("training", "selection", "test")
+        f"{part}: 1 of made (1 patient, 3 nuclei)" for part in ("training", "selection", "test")
     ]
+
+
+def write_fields(folder: Path, manifest: str) -> None:
+    for name in ("a", "b", "c"):
+        field = touching_disks()
+        for kind, array in (("images", field.pixels), ("labels", field.instances.astype(np.uint8))):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array + np.uint8(ord(name) * (kind == "images"))).save(
+                folder / kind / f"{name}.png"
+            )
+    (folder / "manifest.csv").write_text(manifest, "utf-8")
+
+
+def task_at(data: Path, **changes: Any) -> NucleiTask:
+    read = read_recipe(ROOT / "nuclei-breast-lite0.toml")
+    assert isinstance(read, NucleiRecipe)
+    own = changed(read, sets=("mine",), split=NucleiSplit(by="column"), **changes)
+    return NucleiTask(own, ROOT, data, 0)
+
+
+def test_fields_of_another_resolution_than_the_networks_are_refused(tmp_path: Path) -> None:
+    head = "file,patient,split,mpp\na,1,training,0.2527\nb,2,test,"
+    write_fields(tmp_path / "mine", f"{head}0.5\nc,3,test,\n")
+    with pytest.raises(
+        ConfigurationError, match=r"'mine/b' .* at 0.5 µm/px, .*\[network\] mpp is 0.25; resample"
+    ):
+        task_at(tmp_path).notes()
+    write_fields(tmp_path / "mine", f"{head}0.2456\nc,3,test,\n")
+    assert task_at(tmp_path).notes()[-1] == (
+        "mine: 1 of 3 fields without a stated resolution, taken to be at 0.25 µm/px"
+    )
+
+
+def test_thresholds_are_stated_or_chosen_and_not_both(tmp_path: Path) -> None:
+    write_fields(tmp_path / "mine", "file,patient,split\na,1,training\nb,2,test\nc,3,selection\n")
+    with pytest.raises(ConfigurationError, match=r"thresholds: .* 1 field in the selection part"):
+        task_at(tmp_path).notes()
+    assert task_at(tmp_path, thresholds=None).notes()
 
 
 def test_the_papers_split_is_by_patient_and_nobody_lies_on_two_sides(data_dir: Path) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lobule.errors import AnnotationError, ConfigurationError, LobuleError
+from lobule.geometry import Mpp
 from lobule.training.field_files import read_label_map, read_outlines, read_pixels
 from lobule.training.nuclei_sets import detect, read_folder, read_monuseg, read_set, read_tnbc
 
@@ -235,12 +236,51 @@ def test_without_a_manifest_barcodes_name_the_patients(tmp_path: Path) -> None:
         ("file,patient\na,1\nb,\n", "no patient for b"),
         ("image,patient\na,1\n", "needs a column 'file'; it has image, patient"),
         ("", "needs a column 'file'; it has none"),
+        ("file,patient\na,1,2\nb,1\n", "line 2: 2 cells are needed, 3 are there"),
+        ("file,mpp\na,fine\nb,0.25\n", "'fine' as mpp of a; µm per pixel"),
     ],
 )
 def test_what_is_wrong_in_a_manifest_is_named(tmp_path: Path, manifest: str, message: str) -> None:
     root = make_folder(tmp_path / "mine")
     text(root / "manifest.csv", manifest)
     with pytest.raises(AnnotationError, match=message):
+        read_set(root)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "\ufefffile;patient;mpp\r\na.png;P7;0,25\r\nb.png;P8;0,5\r\n",
+        "file,patient,mpp\na.png,P7,0,25\nb.png,P8,0.5\n",
+        "File\tpatient\tmpp\na.png\tP7\t0.25\n\nb.png\tP8\t0.5\n",
+    ],
+)
+def test_a_manifest_is_read_as_spreadsheets_write_it(tmp_path: Path, manifest: str) -> None:
+    root = make_folder(tmp_path / "mine")
+    (root / "manifest.csv").write_bytes(manifest.encode())
+    fields, _ = read_set(root)
+    assert [(f.patient, f.mpp) for f in fields] == [("P7", Mpp(0.25, 0.25)), ("P8", Mpp(0.5, 0.5))]
+
+
+def test_a_resolution_is_stated_by_the_manifest_else_by_a_tiffs_tags(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "mine")
+    for name in ("a", "b"):
+        (root / "images" / f"{name}.png").unlink()
+        tifffile.imwrite(
+            root / "images" / f"{name}.tif", draw(), resolution=(20_000, 20_000), resolutionunit="CENTIMETER"
+        )
+    shutil.copy(root / "labels" / "a.png", root / "labels" / "c.png")
+    tifffile.imwrite(root / "images" / "c.tif", draw(), resolution=(300, 300), resolutionunit="INCH")
+    text(root / "manifest.csv", "file,mpp\na,0.25\nb,\nc,\n")
+    fields, _ = read_set(root)
+    # 300 dots per inch are for printers
+    assert [field.mpp for field in fields] == [Mpp(0.25, 0.25), Mpp(0.5, 0.5), None]
+
+
+def test_a_resolution_that_nobody_works_at_is_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "mine")
+    text(root / "manifest.csv", "file,mpp\na,0\nb,0.25\n")
+    with pytest.raises(ConfigurationError, match=r"manifest.csv mpp of a: 0.0 .*finite and positive"):
         read_set(root)
 
 

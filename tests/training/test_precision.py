@@ -14,12 +14,16 @@ from drawn_models import darkness_model
 from numpy.typing import NDArray
 from training.drawn_networks import convolutional
 
-from lobule.errors import ConfigurationError
+from lobule.errors import ConfigurationError, ResultWriteError
 from lobule.models.card import Card, Graph
 from lobule.models.zoo import load_model
 from lobule.runtimes import Runtime, computes_in
+from lobule.strict import changed
 from lobule.training import precision
+from lobule.training.bach import FieldImage
+from lobule.training.cards import write_card
 from lobule.training.precision import prove_precisions
+from lobule.training.recipe import read_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NUCLEI = RECIPES / "nuclei-breast-lite0.toml"
@@ -92,11 +96,61 @@ def test_both_are_proven_and_the_int8_file_lies_beside(folder: Path, monkeypatch
     assert set(proven) == {"bfloat16", "int8"}
     assert proven["int8"].value == 0.801 and proven["int8"].float32 == 0.8
     assert proven["int8"].speedup == 3.0 and "one core, OpenVINO" in proven["int8"].measured_on
-    assert {path.name for path in folder.iterdir()} == {"card.json", "model.onnx", "model-int8.onnx"}
+    (small,) = folder.glob("model-int8-*.onnx")
+    assert {path.name for path in folder.iterdir()} == {"card.json", "model.onnx", small.name}
+    assert proven["int8"].file == small.name and proven["int8"].sha256[:8] in small.name
     assert any("int8, 3.00 × as fast: proven" in line for line in said)
-    before = (folder / "model-int8.onnx").read_bytes()
+    before = small.read_bytes()
     assert _prove(folder, monkeypatch, int8=0.801)[0] == card, "the command gives the same again"
-    assert (folder / "model-int8.onnx").read_bytes() == before
+    assert small.read_bytes() == before
+
+
+def test_a_file_of_the_same_bytes_keeps_the_name_that_the_card_knows(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _prove(folder, monkeypatch)
+    (small,) = folder.glob("model-int8-*.onnx")
+    plain = small.rename(folder / "model-int8.onnx")
+    card = folder / "card.json"
+    card.write_text(card.read_text("utf-8").replace(small.name, plain.name), "utf-8")
+    assert _proven(_prove(folder, monkeypatch)[0])["int8"].file == "model-int8.onnx"
+    assert [path.name for path in folder.glob("*int8*")] == ["model-int8.onnx"]
+
+
+def test_a_card_that_cannot_be_written_leaves_a_whole_model_that_can_be_proven_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = _prove(folder, monkeypatch)
+    monkeypatch.setattr(
+        _Trial, "calibration", lambda self, _: [pixels // 4 for pixels in self._pixels]
+    )  # other ranges, other bytes
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(precision, "write_card", full)
+        with pytest.raises(OSError, match="No space"):
+            _prove(folder, monkeypatch)
+    model = load_model(folder)
+    assert model.card == before
+    assert model.file(model.card.graphs[0], "int8").is_file()
+    card, _ = _prove(folder, monkeypatch)
+    assert _proven(card)["int8"].sha256 != _proven(before)["int8"].sha256
+    assert len(list(folder.glob("*int8*"))) == 1
+
+
+def test_a_card_is_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (folder / "card.json").read_bytes()
+    card = load_model(folder).card
+
+    def cut(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", cut)
+    with pytest.raises(ResultWriteError):
+        write_card(changed(card, version="9.9.9"), folder)
+    assert (folder / "card.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -120,11 +174,11 @@ def test_what_is_not_proven_or_gains_too_little_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _prove(folder, monkeypatch)
-    assert (folder / "model-int8.onnx").is_file()
+    assert len(list(folder.glob("model-int8-*.onnx"))) == 1
     card, lines = _prove(folder, monkeypatch, speedups=speedups, **scores)
     assert set(_proven(card)) == kept
     assert any(said in line for line in lines), lines
-    assert (folder / "model-int8.onnx").is_file() == ("int8" in kept)
+    assert len(list(folder.glob("model-int8-*.onnx"))) == ("int8" in kept)
 
 
 def test_where_bfloat16_is_not_computed_its_proof_stays(
@@ -161,6 +215,19 @@ def test_crops_of_small_fields_are_mirrored_out() -> None:
     np.testing.assert_array_equal(grown[:2, :2].ravel(), np.arange(12))
     np.testing.assert_array_equal(grown[2], grown[1])
     assert precision._grown(np.zeros((9, 2, 3), np.uint8), 5, 4).shape == (12, 8, 3)
+
+
+def test_speed_is_measured_on_a_field_with_tissue(folder: Path) -> None:
+    recipe = read_recipe(RECIPES / "tumor-breast-lite0.toml")
+    glass = np.full((320, 320, 3), 240, np.uint8)
+    tissue = glass - np.array([40, 140, 60], np.uint8)
+    trial = precision._Tumor.__new__(precision._Tumor)
+    trial._recipe = recipe  # type: ignore[assignment]
+    trial._fields = {
+        "test": [FieldImage(str(k), "normal", k, pixels) for k, pixels in enumerate((glass, tissue))]
+    }
+    (tile,) = trial.sample(load_model(folder).card.graphs[0]).values()
+    assert tile.shape == (1, 256, 256, 3) and (tile == tissue[0, 0]).all()
 
 
 def test_a_student_is_proven_on_the_data_of_the_recipe_that_it_was_made_of(

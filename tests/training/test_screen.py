@@ -136,10 +136,10 @@ def test_a_screen_that_is_wrong_costs_its_own_tiles_only() -> None:
 
 
 def made_up(low: float, high: float, good: bool) -> Agreement:
-    settled = np.array([int(100 * low + 100 * (1 - high))] * 4)
+    settled = np.array([int(100 * low + 100 * (1 - high))] * 6)
     wrong = 0 if good else 20
-    counts = tuple(MaskCounts(100, wrong, wrong, 100) for _ in range(4))
-    return Agreement(low, high, np.full(4, 200), settled, settled, counts)
+    counts = tuple(MaskCounts(100, wrong, wrong, 100) for _ in range(6))
+    return Agreement(low, high, np.full(6, 200), settled, settled, counts)
 
 
 def test_thresholds_move_while_regions_stay_and_stop_at_the_patch_threshold() -> None:
@@ -153,7 +153,7 @@ def test_thresholds_move_while_regions_stay_and_stop_at_the_patch_threshold() ->
 
 
 def test_scores_of_a_screen_have_intervals() -> None:
-    scores = agreement_scores(made_up(0.2, 0.8, False), "four slides")
+    scores = agreement_scores(made_up(0.2, 0.8, False), "six slides")
     assert [score.value for score in scores] == [0.2, 1.0, 0.8333, 0.8333]
     assert all(score.low is not None and score.low <= score.value for score in scores)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lobule.errors import ConfigurationError
+from lobule.strict import from_values
 from lobule.training.leakage import shared_patients
 from lobule.training.nuclei_sets import NucleiField, read_set
-from lobule.training.recipe import NucleiSplit
+from lobule.training.recipe import NucleiRecipe, NucleiSplit
 from lobule.training.splits import Parts, assign, by_patient, folds_by_patient, half_of_images, split_fields
 
 _PIXELS = np.zeros((4, 4, 3), np.uint8)
@@ -67,11 +70,35 @@ def test_named_patients_test_besides() -> None:
 
 @pytest.mark.parametrize(
     ("patient", "message"),
-    [("TNBC-02", "test part anyway"), ("TNBC-11", "selection part"), ("x", "each must be a patient")],
+    [("TNBC-11", "selection part"), ("x", "each must be a patient")],
 )
 def test_patients_that_cannot_test_besides_are_named(patient: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"split.test.*{message}"):
         split_fields(FIELDS, NucleiSplit(by="patient", selection=("TNBC-11",), test=(patient,)))
+
+
+def test_patients_may_be_named_for_the_part_that_they_are_in() -> None:
+    once = split_fields(FIELDS, NucleiSplit(by="patient", test=("TCGA-3",)))
+    assert named(once) == named(split_fields(FIELDS, NucleiSplit(by="patient", test=("TNBC-02", "TCGA-3"))))
+    own = [field("a/1", "P1", "training"), field("a/2", "P7", "selection"), field("a/3", "P3", "test")]
+    both = NucleiSplit(by="column", selection=("P7",), test=("P3",))
+    assert named(split_fields(own, both)) == named(assign(own))
+
+
+def test_the_recipe_of_the_documentation_splits_as_it_says() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "how-to" / "train.md").read_text("utf-8")
+    blocks = [tomllib.loads(block) for block in re.findall(r"^```toml\n(.*?)^```$", page, re.M | re.S)]
+    splits = [block["split"] for block in blocks if "split" in block]
+    shipped = tomllib.loads((root / "recipes" / "nuclei-breast-lite0.toml").read_text("utf-8"))
+    del shipped["thresholds"]
+    own = [field(f"mine/{k}", f"P{k}", "training") for k in range(1, 7) if k != 3]
+    own += [field("mine/3", "P3", "test"), field("mine/7", "P7", "selection")]
+    assert len(splits) == 2
+    for split in splits:
+        recipe = from_values(shipped | {"sets": blocks[0]["sets"], "split": split}, NucleiRecipe)
+        parts = split_fields(own, recipe.split)
+        assert named(parts) == named(assign(own)) and recipe.sets == ("mine",)
 
 
 def test_sets_without_tnbc_are_told_which_split_they_need() -> None:
@@ -95,8 +122,10 @@ def test_a_manifests_column_assigns_and_what_it_does_not_say_is_named() -> None:
         field("a/1", "p", "Train"), field("a/0", "p", "training"), field("a/2", "q", "val"), field("a/3", "r", "TEST ")
     ]  # fmt: skip
     assert named(assign(fields)) == {"training": ["a/0", "a/1"], "selection": ["a/2"], "test": ["a/3"]}
-    for wrong in (None, "tset"):
-        with pytest.raises(ConfigurationError, match="a/9 has"):
+    for wrong, said in ((None, "no value"), ("tset", "'tset'")):
+        with pytest.raises(
+            ConfigurationError, match=f"a/9 has {said} in column split of manifest.csv; write"
+        ):
             assign([*fields, field("a/9", "s", wrong)])
     with pytest.raises(ConfigurationError, match="names no field for training"):
         assign([field("a/3", "r", "test")])

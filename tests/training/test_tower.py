@@ -16,6 +16,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
+from lobule import __version__  # noqa: E402
 from lobule.errors import ConfigurationError, LeakageError, ModelOutputError, ResultError  # noqa: E402
 from lobule.models.zoo import load_model  # noqa: E402
 from lobule.training import export  # noqa: E402
@@ -247,14 +248,17 @@ def test_a_card_names_the_fields_that_trained_and_no_others(data: Path, run: Pat
     assert not (tmp_path / "nuclei-mine").exists()
 
 
-def test_evaluation_writes_scores_with_intervals_and_a_row_a_field(run: Path, data: Path) -> None:
-    found = evaluate(run, data, "test", say=lambda _: None, robustness=True)
+def test_evaluation_writes_scores_without_intervals_of_two_and_a_row_a_field(run: Path, data: Path) -> None:
+    told: list[str] = []
+    found = evaluate(run, data, "test", say=told.append, robustness=True)
+    assert told[0].endswith("(no interval: fewer than 5 images)")
     folder = run / "evaluation-test"
     stored = {one["name"]: one for one in json.loads((folder / "scores.json").read_text("utf-8"))}
     assert len(stored) == len(found.scores)
     for one in stored.values():
         most = 2**4 if "loss" in one["name"] else 2**10 if "area" in one["name"] else 1
-        assert 0 <= one["low"] <= one["value"] <= one["high"] <= most
+        assert 0 <= one["value"] <= most
+        assert one["low"] is one["high"] is None and one["how"].endswith("no interval: fewer than 5 fields")
         assert one["on"] == "drawn, 2 fields of 2 patients kept out of training"
     for way in ("", ", components", ", watershed"):
         assert f"AJI, mean of images{way}" in stored
@@ -272,6 +276,14 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     card = export_run(run, None, tmp_path / "nuclei-mine", say=lambda _: None)
     model = load_model(tmp_path / "nuclei-mine")
     assert model.card == card and card.name == "nuclei-mine"
+    assert card.made_by.startswith(
+        f"lobule {__version__}: lobule train nuclei-drawn.toml --data DATA; seed 20;"
+    )
+    assert {entry.count.split(",")[0] for entry in card.data} == {
+        "3 fields of 3 patients",
+        "1 field of 1 patient",
+        "2 fields of 2 patients",
+    }
     assert "largest difference torch against ONNX Runtime and OpenVINO" in card.made_by
     assert {entry.used_for for entry in card.data} == {"training", "selection", "test"}
     found = evaluate(run, data, "test", say=lambda _: None)
@@ -364,6 +376,39 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     write_recipe(lite, **{"steps = 4500": "steps = 2", "batch = 12": "batch = 3"})
     with pytest.raises(ConfigurationError, match="another recipe"):
         compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("recipe.toml", None, "seed-21.* holds a run of another recipe than"),
+        ("recipe.toml", "name = 'other'", "seed-21.* holds a run of another recipe than"),
+        ("run.json", "{", "seed-21.* no folder that lobule train wrote"),
+    ],
+)
+def test_a_foreign_run_is_found_before_anything_is_trained(
+    file: str,
+    content: str | None,
+    message: str,
+    tmp_path: Path,
+    data: Path,
+    run: Path,
+    recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("something was trained")
+
+    monkeypatch.setattr("lobule.training.compare.train_run", never)
+    first = write_recipe(tmp_path / "nuclei-first.toml")
+    folder = tmp_path / "runs" / "nuclei-drawn" / "seed-21"
+    shutil.copytree(run, folder)
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_text(content, "utf-8")
+    with pytest.raises(ConfigurationError, match=message):
+        compare_recipes([first, recipe], data, tmp_path / "runs", tmp_path / "table.md", seeds=2, say=print)
+    assert not (tmp_path / "runs" / "nuclei-first").exists()
 
 
 def test_two_devices_share_a_batch(tmp_path: Path, data: Path, recipe: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,21 @@ def test_absent_data_are_one_line(tmp_path: Path) -> None:
     assert (
         "monuseg" in result.stderr and "no such folder" in result.stderr and "Traceback" not in result.stderr
     )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_a_card_names_the_recipe_without_a_folder_that_it_did_not_lie_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lobule.training import run
+
+    class _Reached(Exception):
+        pass
+
+    def reached(*given: object) -> None:
+        raise _Reached(given[-1])
+
+    monkeypatch.setattr(run, "_train_tumor", reached)
+    mine = shutil.copy(RECIPE.with_name("tumor-breast-lite0.toml"), tmp_path / "mine.toml")
+    with pytest.raises(_Reached, match=r": lobule train mine\.toml --data DATA; seed"):
+        run.train_recipe(Path(mine), tmp_path, tmp_path / "out", say=print)

@@ -7,8 +7,6 @@ magnification is never turned into mpp; it only serves to catch a statement that
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from pathlib import Path
 from lobule.errors import ConfigurationError, MissingResolutionError
 from lobule.geometry import Mpp
 from lobule.slides.slide import MppSource, Slide, SlideProperties
+from lobule.spreadsheet import read_sheet
 
 __all__ = [
     "MPP_RANGE",
@@ -213,45 +212,28 @@ def read_mpp_csv(path: Path, option: str = "--mpp-csv") -> dict[str, Mpp]:
     written. Raises ConfigurationError that names the line.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigurationError(
-            option, str(path), f"the file cannot be read: {error.strerror or error}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(option, str(path), "the file is not UTF-8 text") from error
-    lines = text.splitlines()
-    if not lines:
+        sheet = read_sheet(path)
+    except ValueError as error:
+        raise ConfigurationError(option, str(path), str(error)) from error
+    held = sheet.columns
+    if not held:
         raise ConfigurationError(option, str(path), "the file is empty; it needs columns slide,mpp")
-    separator = next((mark for mark in (";", "\t") if mark in lines[0]), ",")
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        raise ConfigurationError(option, str(path), f"the file is not a CSV: {error}") from error
-    header = [cell.strip().lower() for cell in rows[0]]
-    if "slide" not in header or not ("mpp" in header or {"mpp_x", "mpp_y"} <= set(header)):
+    if "slide" not in held or not ("mpp" in held or {"mpp_x", "mpp_y"} <= set(held)):
         raise ConfigurationError(
-            option, str(path), f"line 1 must name columns slide,mpp (or slide,mpp_x,mpp_y), not {rows[0]}"
+            option,
+            str(path),
+            f"line 1 must name columns slide,mpp (or slide,mpp_x,mpp_y), not {', '.join(held)}",
         )
-    columns = ("mpp", "mpp") if "mpp" in header else ("mpp_x", "mpp_y")
+    columns = ("mpp", "mpp") if "mpp" in held else ("mpp_x", "mpp_y")
     table: dict[str, Mpp] = {}
-    for line, row in enumerate(rows[1:], start=2):
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
-            continue
+    for line, row in sheet.rows:
         where = f"{path.name} line {line}"
-        if len(cells) == len(header) + 1 and separator == "," and header[-1] == "mpp":
-            # an unquoted decimal comma, "a.svs,0,25", splits the last cell in two
-            cells[-2:] = [",".join(cells[-2:])]
-        if len(cells) != len(header):
-            raise ConfigurationError(option, where, f"{len(header)} cells are needed, {len(cells)} are there")
-        name = cells[header.index("slide")]
+        name = row["slide"]
         if not name:
             raise ConfigurationError(option, where, "the slide's name is empty")
-        numbers = [parse_number(cells[header.index(column)]) for column in columns]
-        x, y = numbers
+        x, y = (parse_number(row[column]) for column in columns)
         if x is None or y is None or not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
-            raise ConfigurationError(option, where, f"{cells} holds no positive mpp")
+            raise ConfigurationError(option, where, f"{list(row.values())} holds no positive mpp")
         mpp = mpp_from_option(Mpp(x, y), f"{option} {where}")
         if table.setdefault(name, mpp) != mpp:
             raise ConfigurationError(option, where, f"{name} is listed twice with different mpp")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.errors import ConfigurationError
+from lobule.spreadsheet import read_sheet
 from lobule.training.augment import augment_color, pale_tile, resize_area, turn
 from lobule.training.recipe import AugmentSettings, BlockSplit
 
@@ -21,6 +22,7 @@ __all__ = [
     "read_fields",
     "split_blocks",
     "tile_field",
+    "tile_side_px",
     "tissue_share",
 ]
 
@@ -70,24 +72,93 @@ def split_blocks(orders: Sequence[int], split: BlockSplit) -> dict[str, list[int
     return blocks
 
 
-def read_fields(folder: Path, split: BlockSplit) -> dict[str, list[FieldImage]]:
-    """Reads ``labels.csv`` and the fields; returns them by block. Raises ConfigurationError without them."""
-    from PIL import Image
+def tile_side_px(tile_px: int, mpp: float, field_mpp: float) -> int:
+    """How many pixels of a field at ``field_mpp`` the side of a tile at ``mpp`` takes, rounded up."""
+    return math.ceil(tile_px * mpp / field_mpp - 1e-9)
 
+
+def read_fields(folder: Path, split: BlockSplit, least_px: int) -> dict[str, list[FieldImage]]:
+    """Reads ``labels.csv`` and the fields; returns them by block.
+
+    Raises ConfigurationError that names the row where the table or an image cannot be used, a field is smaller than
+    ``least_px`` each way (`tile_side_px`) or two of a label share an order, and where a block has no field.
+    """
     table = folder / "labels.csv"
     if not table.is_file():
         raise ConfigurationError("--data", str(folder), "it must hold labels.csv with file, label, order")
-    with table.open(encoding="utf-8", newline="") as handle:
-        rows = [(row["file"], row["label"], int(row["order"])) for row in csv.DictReader(handle)]
+    by_label: dict[str, dict[int, FieldImage]] = {}
+    for where, name, label, order in _rows(table):
+        of_label = by_label.setdefault(label, {})
+        if order in of_label:
+            raise ConfigurationError(
+                "--data",
+                where,
+                f"order {order} of {label} is that of {of_label[order].name}, too; number them apart",
+            )
+        pixels = _read_image(folder / name, where)
+        height, width = pixels.shape[:2]
+        if min(height, width) < least_px:
+            raise ConfigurationError(
+                "--data",
+                where,
+                f"{name} is {width} × {height} px, smaller than a tile ({least_px} px); leave it out",
+            )
+        of_label[order] = FieldImage(name, label, order, pixels)
     out: dict[str, list[FieldImage]] = {name: [] for name in _BLOCKS}
-    for label in sorted({label for _, label, _ in rows}):
-        files = {order: name for name, of, order in rows if of == label}
-        for block, orders in split_blocks(list(files), split).items():
-            for order in orders:
-                with Image.open(folder / files[order]) as image:
-                    pixels = np.asarray(image.convert("RGB"))
-                out[block].append(FieldImage(files[order], label, order, pixels))
+    for label in sorted(by_label):
+        for block, orders in split_blocks(list(by_label[label]), split).items():
+            out[block].extend(by_label[label][order] for order in orders)
+    empty = [block for block, fields in out.items() if not fields]
+    if empty:
+        count = sum(len(fields) for fields in by_label.values())
+        raise ConfigurationError(
+            "--data",
+            str(table),
+            f"of its fields ({count}) none is left for the {empty[0]} block; add fields",
+        )
     return out
+
+
+def _rows(table: Path) -> list[tuple[str, str, str, int]]:
+    """Place in the table, file, label and order of each field."""
+    try:
+        sheet = read_sheet(table)
+    except ValueError as error:
+        raise ConfigurationError("--data", str(table), str(error)) from error
+    missing = {"file", "label", "order"} - set(sheet.columns)
+    if missing:
+        raise ConfigurationError(
+            "--data",
+            str(table),
+            f"line 1 must name columns file, label and order, not {', '.join(sheet.columns) or 'none'}",
+        )
+    rows = []
+    for line, row in sheet.rows:
+        where = f"{table} line {line}"
+        if not row["file"] or not row["label"]:
+            raise ConfigurationError("--data", where, "the file and its label must be named")
+        try:
+            order = int(row["order"])
+        except ValueError as error:
+            raise ConfigurationError(
+                "--data", where, f"order must be a whole number, not {row['order']!r}"
+            ) from error
+        rows.append((where, row["file"], row["label"], order))
+    return rows
+
+
+def _read_image(path: Path, where: str) -> Pixels:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise ConfigurationError("--data", where, f"there is no file {path}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise ConfigurationError(
+            "--data", where, f"{path} is no image that can be decoded: {error}"
+        ) from error
 
 
 def tissue_share(tile: Pixels) -> float:

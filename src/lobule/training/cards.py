@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lobule.models.card import CARD_VERSION, Card, Data, Graph, Score, Tensor, read_card
 from lobule.strict import changed, from_values, values_of
+from lobule.training.nuclei_sets import counted
 from lobule.training.recipe import (
     CropSettings,
     NucleiNetwork,
@@ -18,6 +19,7 @@ from lobule.training.recipe import (
     StudentRecipe,
     TumorRecipe,
 )
+from lobule.whole_file import whole_file
 
 __all__ = [
     "Outcome",
@@ -411,7 +413,8 @@ def nuclei_card(
                         "source": source,
                         "terms": terms,
                         "used_for": part,
-                        "count": f"{images} fields of {patients} patients, {nuclei} nuclei",
+                        "count": f"{counted(images, 'field')} of {counted(patients, 'patient')},"
+                        f" {counted(nuclei, 'nucleus', 'nuclei')}",
                         "split": apart,
                         "digests": sorted(
                             digest
@@ -491,8 +494,8 @@ def _weights(network: NucleiNetwork) -> Data:
 def write_card(card: Card, folder: Path) -> Path:
     """Writes ``card.json`` beside the graphs and reads it back through the strict reader."""
     path = folder / "card.json"
-    path.write_text(
-        json.dumps(values_of(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-    )
+    text = json.dumps(values_of(card), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with whole_file(path) as stream:
+        stream.write(text.encode())
     read_card(path)
     return path

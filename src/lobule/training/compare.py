@@ -106,6 +106,10 @@ def compare_recipes(
                 raise ConfigurationError(
                     "--data", str(data), f"there is no folder {name} in it, which {recipe.name} names"
                 )
+    for path, recipe in read:
+        for k in range(seeds):
+            # now, not after hours of training: what lies there may be nobody's to overwrite
+            _scored(work / recipe.name / f"seed-{recipe_seed(recipe) + k}", path, recipe, steps)
     sizes = {path: _parameters(path, recipe) for path, recipe in read}
     rows = []
     for path, recipe in sorted(read, key=lambda pair: (sizes[pair[0]] or 2**60, pair[0].name)):
@@ -145,11 +149,12 @@ def _parameters(path: Path, recipe: NucleiRecipe) -> int | None:
 def _scored(out: Path, path: Path, recipe: NucleiRecipe, steps: int | None) -> bool:
     """Whether a run of this recipe and of as many steps is done and scored.
 
-    Raises ConfigurationError where the folder holds another recipe's.
+    Raises ConfigurationError where the folder holds another recipe's, or one that cannot be read.
     """
     if not (out / "run.json").is_file():
         return False
-    if (out / "recipe.toml").read_bytes() != path.read_bytes():
+    copy = out / "recipe.toml"
+    if not copy.is_file() or copy.read_bytes() != path.read_bytes():
         raise ConfigurationError(
             "--work",
             str(out),

@@ -26,6 +26,7 @@ from lobule.strict import values_of
 from lobule.training.augment import augment_color, resize_area, turn
 from lobule.training.bach import FieldImage, tissue_share
 from lobule.training.recipe import ComposeSettings, RefineSettings, TumorRecipe
+from lobule.training.score import score_of
 
 __all__ = [
     "Frame",
@@ -244,7 +245,15 @@ def at_working_mpp(fields: Sequence[FieldImage], field_mpp: float, mpp: float) -
 
 def key_of_made(fields: Sequence[FieldImage], *circumstances: object) -> str:
     """The digest of the fields and of whatever else something was made of (values with a stable ``repr``)."""
-    named = [(field.name, field.label, field.pixels.shape) for field in fields]
+    named = [
+        (
+            field.name,
+            field.label,
+            field.pixels.shape,
+            hashlib.sha256(field.pixels.tobytes()).hexdigest(),
+        )
+        for field in fields
+    ]
     return hashlib.sha256(repr((named, circumstances)).encode()).hexdigest()
 
 
@@ -431,26 +440,24 @@ def region_scores(
         if ill:
             interval = bootstrap(lambda at, v=each: float(v[at].mean()), len(ill))  # type: ignore[misc]
             out.append(
-                Score(
-                    name=f"region DSC, {name}",
-                    value=round(interval.value, 4),
-                    low=round(interval.low, 4),
-                    high=round(interval.high, 4),
-                    on=f"{len(ill)} slides with tumor composed of BACH test block fields",
-                    how=f"mean over slides, {how}; bootstrap over slides, which share fields",
+                score_of(
+                    f"region DSC, {name}",
+                    interval,
+                    f"{len(ill)} slides with tumor composed of BACH test block fields",
+                    f"mean over slides, {how}",
+                    "slides, which share fields",
                 )
             )
         if well:
             wrong = np.array([float(masks[k].mean()) for k in well])
             interval = bootstrap(lambda at, v=wrong: float(v[at].mean()), len(well))  # type: ignore[misc]
             out.append(
-                Score(
-                    name=f"area wrongly called tumor, {name}",
-                    value=round(interval.value, 4),
-                    low=round(interval.low, 4),
-                    high=round(interval.high, 4),
-                    on=f"{len(well)} slides without tumor composed of BACH test block fields",
-                    how=f"share of the slide's area, {how}; bootstrap over slides, which share fields",
+                score_of(
+                    f"area wrongly called tumor, {name}",
+                    interval,
+                    f"{len(well)} slides without tumor composed of BACH test block fields",
+                    f"share of the slide's area, {how}",
+                    "slides, which share fields",
                 )
             )
     return out

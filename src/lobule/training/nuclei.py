@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lobule.errors import ConfigurationError
 from lobule.evaluation.instances import aji
-from lobule.evaluation.interval import Interval, bootstrap
+from lobule.evaluation.interval import LEAST_UNITS, Interval, bootstrap
 from lobule.evaluation.nuclei import ImageScores, object_intervals, pixel_intervals, score_image
 from lobule.evaluation.pixels import MaskCounts, count_mask
 from lobule.families.instances import Way, split
@@ -28,10 +28,10 @@ from lobule.training.leakage import check_leakage
 from lobule.training.loop import Draw, seeded
 from lobule.training.networks import SegmentUNet
 from lobule.training.nuclei_images import AlgorithmOneSource, CropSource, whole_field
-from lobule.training.nuclei_sets import NucleiField, read_set
+from lobule.training.nuclei_sets import NucleiField, counted, read_set
 from lobule.training.recipe import AlgorithmOneSettings, LoopSettings, NucleiNetwork, NucleiRecipe
 from lobule.training.robustness import Moved, measure_robustness
-from lobule.training.score import pixel_statistics
+from lobule.training.score import pixel_statistics, score_of
 from lobule.training.splits import split_fields
 from lobule.training.task import Evaluation, Part
 from lobule.training.unets import EncoderUNet, PlainUNet, size_multiple
@@ -43,6 +43,8 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 LOSS_SCORE = "loss (BCE + Dice), mean of images"
 """The score that Kasturi et al. call validation loss (Table II)."""
+MPP_TOLERANCE = 0.05
+"""How far a field may lie from the network: a tenth in area. MoNuSeg's lie between 0.2456 and 0.2527 µm/px."""
 _LITE_DECODER = (96, 64, 32)
 _SPLIT_UM = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Heights of markers above the saddle that are tried for the watershed."""
@@ -119,9 +121,22 @@ class NucleiTask:
         fields: list[NucleiField] = []
         for name in self._recipe.sets:
             found, report = read_set(self._data / name)
+            _check_mpp(found, self._recipe.network.mpp)
             fields.extend(found)
             self._set_notes.extend(f"{name}: {note}" for note in report.notes)
+            silent = sum(field.mpp is None for field in found)
+            if silent and report.kind == "folder":
+                self._set_notes.append(
+                    f"{name}: {silent} of {counted(len(found), 'field')} without a stated resolution, taken to be at "
+                    f"{self._recipe.network.mpp:g} µm/px"
+                )
         parts = split_fields(fields, self._recipe.split)
+        if parts["selection"] and self._recipe.thresholds is not None:
+            raise ConfigurationError(
+                "thresholds",
+                self._recipe.name,
+                f"{counted(len(parts['selection']), 'field')} in the selection part: remove one of both",
+            )
         check_leakage(parts, patients_apart=self._recipe.split.by != "image")
         return parts
 
@@ -138,7 +153,7 @@ class NucleiTask:
         lines = []
         for part, counts in self.counts().items():
             told = ", ".join(
-                f"{fields} of {name} ({patients} patients, {nuclei} nuclei)"
+                f"{fields} of {name} ({counted(patients, 'patient')}, {counted(nuclei, 'nucleus', 'nuclei')})"
                 for name, (fields, patients, nuclei) in counts.items()
             )
             lines.append(f"{part}: {told or 'no field'}")
@@ -164,7 +179,7 @@ class NucleiTask:
         apart = "kept out of training" if part == "test" else f"of the {part} part"
         if part == "test" and self._recipe.split.by == "image":
             apart = "of which other fields were trained on"
-        return f"{names}, {len(fields)} fields of {patients} patients {apart}"
+        return f"{names}, {counted(len(fields), 'field')} of {counted(patients, 'patient')} {apart}"
 
     def counts(self) -> dict[str, dict[str, tuple[int, int, int]]]:
         """Fields, patients and nuclei by part and set."""
@@ -311,18 +326,18 @@ class NucleiTask:
         ]
         where = self.told(part)
         scores = [
-            _score(name, value, where, "probability above 0.5; bootstrap over fields")
+            _score(name, value, where, "probability above 0.5")
             for name, value in pixel_intervals(images).items()
         ]
         losses = np.array(
             [_field_loss(one[0], field.instances > 0) for one, field in zip(maps, fields, strict=True)]
         )
         mean = bootstrap(lambda at: float(losses[at].mean()), len(losses))
-        scores.append(_score(LOSS_SCORE, mean, where, "bootstrap over fields"))
+        scores.append(_score(LOSS_SCORE, mean, where, "of each field whole"))
         own = self._recipe.network.split
         for way in (own, *(way for way in ways if way != own)):
             suffix = "" if way == own else f", {way}"
-            how = f"{_told(thresholds)}; nuclei told apart by {_WAYS[way]}; bootstrap over fields"
+            how = f"{_told(thresholds)}; nuclei told apart by {_WAYS[way]}"
             scores += [
                 _score(name + suffix, value, where, how)
                 for name, value in object_intervals(images, way).items()
@@ -353,7 +368,7 @@ class NucleiTask:
             return None
         each = np.array(ratios)
         mean = bootstrap(lambda at: float(each[at].mean()), len(each))
-        how = f"from {each.min():.2f} to {each.max():.2f} in single fields; bootstrap over fields"
+        how = f"from {each.min():.2f} to {each.max():.2f} in single fields"
         return _score("median nuclear area over the outlined, mean of images", mean, where, how)
 
     def _by_organ(
@@ -366,11 +381,11 @@ class NucleiTask:
         out = []
         for organ in sorted(set(organs)):
             own = [one for one, of in zip(images, organs, strict=True) if of == organ]
-            if len(own) < LEAST_FIELDS:
+            if len(own) < LEAST_UNITS:
                 continue
             found = pixel_intervals(own) | object_intervals(own, way)
             for name in ("pixel F1, pooled", "AJI, mean of images", "PQ, mean of images"):
-                how = f"{len(own)} fields; bootstrap over fields"
+                how = f"{len(own)} fields"
                 out.append(_score(f"{name}, {organ.lower()}", found[name], where, how))
         return out
 
@@ -421,6 +436,22 @@ class NucleiTask:
         return changed(card, scores=scores)
 
 
+def _check_mpp(fields: Sequence[NucleiField], wanted: float) -> None:
+    """Raises ConfigurationError where a field states another resolution than the network's."""
+    for field in fields:
+        if field.mpp is None or all(
+            abs(axis / wanted - 1) <= MPP_TOLERANCE for axis in (field.mpp.x, field.mpp.y)
+        ):
+            continue
+        x, y = field.mpp.x, field.mpp.y
+        stated = f"{x:.4g}" if x == y else f"{x:.4g} × {y:.4g}"
+        raise ConfigurationError(
+            "--data", field.name,
+            f"it is stated to be at {stated} µm/px, the recipe's [network] mpp is {wanted:g}; resample the image and "
+            "its annotation, or correct the column mpp of manifest.csv",
+        )  # fmt: skip
+
+
 def _digest(array: NDArray[np.generic]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
@@ -431,8 +462,6 @@ def _corner(pixels: NDArray[np.uint8], most: int, multiple: int) -> NDArray[np.u
     return pixels[:height, :width]
 
 
-LEAST_FIELDS = 5
-"""Of fewer fields an interval by bootstrap says nothing."""
 _SETS = {"tnbc": "TNBC", "monuseg": "MoNuSeg"}
 _WAYS = {
     "components": "connected components of the mask",
@@ -452,14 +481,7 @@ def _tensors(batch: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> tuple[torc
 
 
 def _score(name: str, value: Interval, where: str, how: str) -> Score:
-    return Score(
-        name=name,
-        value=round(value.value, 4),
-        low=round(value.low, 4),
-        high=round(value.high, 4),
-        on=where,
-        how=how,
-    )
+    return score_of(name, value, where, how, "fields")
 
 
 _THOROUGH = (
@@ -487,7 +509,7 @@ def _thorough(scores: Sequence[Score]) -> list[Score]:
 
 
 def _disturbed(moved: Sequence[Moved], where: str) -> list[Score]:
-    how = "overlap of the mask with that of the same field undisturbed; bootstrap over fields"
+    how = "overlap of the mask with that of the same field undisturbed"
     return [_score(f"Dice with the undisturbed, {one.name}", one.dice, where, how) for one in moved]
 
 

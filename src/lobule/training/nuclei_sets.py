@@ -7,12 +7,12 @@ MoNuSeg        ``Tissue Images/*.tif`` and ``Annotations/*.xml``, as released (o
 a user's own   ``images/`` and one of ``masks/``, ``labels/``, ``geojson/``; files belong together by stem
 =============  ======================================================================================
 
-A ``manifest.csv`` beside them may give, by ``file`` (or ``name``), each field's ``patient``, ``organ`` and ``split``.
+A ``manifest.csv`` beside them may give, by ``file`` (or ``name``), each field's ``patient``, ``organ``, ``split`` and
+``mpp``, its µm per pixel.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.errors import AnnotationError, ConfigurationError
+from lobule.errors import AnnotationError, ConfigurationError, SlideError
+from lobule.geometry import Mpp
+from lobule.slides import open_slide
+from lobule.slides.resolution import mpp_from_option, parse_number
+from lobule.spreadsheet import read_sheet
 from lobule.training.field_files import (
     components,
     read_binary_mask,
@@ -36,6 +40,7 @@ __all__ = [
     "NucleiField",
     "SetKind",
     "SetReport",
+    "counted",
     "detect",
     "read_folder",
     "read_monuseg",
@@ -52,7 +57,8 @@ class NucleiField:
     """One field: pixels (H, W, 3) uint8 and instances (H, W) int32, 0 outside of nuclei.
 
     ``name``: "<set>/<file stem>"; ``source_set``: the set's folder name; ``organ``: None where nobody says;
-    ``part``: what a manifest's ``split`` column says, where there is one.
+    ``part``: what a manifest's ``split`` column says, where there is one; ``mpp``: the resolution that the manifest
+    states, else the file; None where neither does.
     """
 
     name: str
@@ -62,6 +68,7 @@ class NucleiField:
     organ: str | None
     source_set: str
     part: str | None = None
+    mpp: Mpp | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,14 @@ class SetReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        found = f"{self.fields} fields of {self.patients} patients, {self.nuclei} nuclei"
+        nuclei = counted(self.nuclei, "nucleus", "nuclei")
+        found = f"{counted(self.fields, 'field')} of {counted(self.patients, 'patient')}, {nuclei}"
         return f"{self.name}: {found} ({_KINDS[self.kind]})"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """The number with its noun: "1 field", "2 fields"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 _KINDS: dict[SetKind, str] = {
@@ -431,27 +444,22 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            rows = [
-                {(k or "").strip().lower(): v for k, v in row.items() if isinstance(v, str)} for row in reader
-            ]
-            columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AnnotationError(path, f"cannot be read: {error}; save it as CSV in UTF-8") from error
-    key = next((name for name in ("file", "name") if name in columns), None)
+        sheet = read_sheet(path)
+    except ValueError as error:
+        raise AnnotationError(path, str(error)) from error
+    key = next((name for name in ("file", "name") if name in sheet.columns), None)
     if key is None:
-        raise AnnotationError(path, f"needs a column 'file'; it has {', '.join(columns) or 'none'}")
+        raise AnnotationError(path, f"needs a column 'file'; it has {', '.join(sheet.columns) or 'none'}")
     found: dict[str, dict[str, str]] = {}
-    for row in rows:
-        given = Path(row.get(key, "").strip().replace("\\", "/")).name
+    for _, row in sheet.rows:
+        given = Path(row[key].replace("\\", "/")).name
         known = Path(given).suffix.lower() in (*_PICTURES, ".npy", ".xml", ".json", ".geojson")
         stem = Path(given).stem if known else given
         if not stem:
             continue
         if stem in found:
             raise AnnotationError(path, f"has two rows for {stem}")
-        found[stem] = {name: value.strip() for name, value in row.items()}
+        found[stem] = row
     return found
 
 
@@ -497,11 +505,31 @@ def _read(
                 row.get("organ") or organ,
                 name,
                 row.get("split") or None,
+                _stated_mpp(image, row.get("mpp", ""), folder / "manifest.csv"),
             )
         )
     fields.sort(key=lambda field: field.name)
     patients = len({field.patient for field in fields})
     return fields, SetReport(name, kind, len(fields), patients, nuclei, notes.told())
+
+
+def _stated_mpp(image: Path, cell: str, manifest: Path) -> Mpp | None:
+    """The resolution that the manifest's cell states, else the tags of a TIFF; None where neither does."""
+    if cell:
+        value = parse_number(cell)
+        if value is None:
+            raise AnnotationError(
+                manifest, f"gives {cell!r} as mpp of {image.stem}; µm per pixel, such as 0.25"
+            )
+        return mpp_from_option(value, f"{manifest} mpp of {image.stem}")
+    if image.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    try:
+        with open_slide(image) as slide:
+            return slide.properties.mpp
+    except SlideError:
+        # a field that is no slide for a reader may still be one to learn from
+        return None
 
 
 def _check_rows(folder: Path, rows: Mapping[str, Mapping[str, str]], pairs: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from lobule.models.zoo import Model, load_model
 from lobule.runtimes import Precision, Runtime, computes_in, open_runtime
 from lobule.runtimes.pixels import prepared
 from lobule.strict import changed
-from lobule.training.bach import FieldImage, read_fields, tile_field
+from lobule.training.bach import FieldImage, read_fields, tile_field, tile_side_px
 from lobule.training.cards import write_card
 from lobule.training.composed import Frame, compose_frames
 from lobule.training.nuclei import NucleiTask
@@ -101,6 +101,7 @@ def prove_precisions(folder: Path, recipe_path: Path, data: Path, work: Path, *,
             proofs = _prove(model, graph, trial, Path(scratch), say)
             graphs.append(changed(graph, lower_precisions=proofs))
         card = changed(model.card, graphs=tuple(graphs))
+        # beside what the card names until it is replaced: whatever fails on the way leaves a whole model
         for graph in graphs:
             lower = graph.lower("int8")
             if lower is not None and lower.file is not None:
@@ -133,11 +134,11 @@ def _prove(model: Model, graph: Graph, trial: _Trial, scratch: Path, say: Say) -
         found["bfloat16"] = (half, trial.score(graph, half).value, "")
     else:
         say(f"{graph.role}: bfloat16 not measured, this processor does not compute in it")
-    file = f"{path.stem}-int8.onnx"
+    file = ""
     if graph.role in QUANTIZED_ROLES:
         name = graph.inputs[0].name
         samples = [prepared({name: pixels[None]}, graph) for pixels in trial.calibration(graph)]
-        quantize_graph(path, scratch / file, samples)
+        file = _quantized(path, graph, samples, scratch)
         small = {engine: opened(engine, "int8", scratch / file) for engine in engines}
         values = [trial.score(graph, runtime).value for runtime in small.values()]
         furthest = max(values, key=lambda value: abs(value - exact.value))
@@ -172,6 +173,19 @@ def _prove(model: Model, graph: Graph, trial: _Trial, scratch: Path, say: Say) -
             **own,
         )
     return tuple(proofs.values())
+
+
+def _quantized(path: Path, graph: Graph, samples: Sequence[dict[str, NDArray[Any]]], scratch: Path) -> str:
+    """Makes the int8 file in ``scratch`` and returns its name, another one where its bytes are others."""
+    made = scratch / f"{path.stem}-int8.onnx"
+    quantize_graph(path, made, samples)
+    digest, held = _digest(made), graph.lower("int8")
+    if held is not None and held.file is not None and held.sha256 == digest:
+        name = held.file
+    else:
+        name = f"{path.stem}-int8-{digest[:8]}.onnx"
+    made.rename(scratch / name)
+    return name
 
 
 def _digest(path: Path) -> str:
@@ -241,7 +255,8 @@ class _Tumor:
 
     def __init__(self, model: Model, recipe: TumorRecipe, data: Path, work: Path) -> None:
         self._model, self._recipe, self._work = model, recipe, work
-        self._fields = read_fields(data / recipe.fields, recipe.split)
+        least_px = tile_side_px(recipe.patch.tile_px, recipe.patch.mpp, recipe.field_mpp)
+        self._fields = read_fields(data / recipe.fields, recipe.split, least_px)
         self._composed: list[Frame] = []
 
     def score(self, graph: Graph, runtime: Runtime) -> _Measured:
@@ -252,14 +267,15 @@ class _Tumor:
         return _Measured(
             "tile AUC",
             auc(found.truth[found.field], found.probability),
-            f"BACH test block, {len(found.field)} tiles of {len(fields)} fields",
+            f"BACH test block, {len(found.field)} tiles of {len(found.truth)} fields",
             "carcinoma (in situ, invasive) against normal and benign",
         )
 
     def sample(self, graph: Graph) -> dict[str, NDArray[np.generic]]:
         if graph.role == "refine":
             return dict(self._frames()[0].inputs(self._recipe.refine.size_px))
-        return {graph.inputs[0].name: self._tiles(self._fields["test"][0])[:1]}
+        tiles = next(tiles for field in self._fields["test"] if len(tiles := self._tiles(field)))
+        return {graph.inputs[0].name: tiles[:1]}
 
     def calibration(self, graph: Graph) -> Sequence[Pixels]:
         tiles = np.concatenate([self._tiles(field) for field in self._fields["training"]])

@@ -17,7 +17,7 @@ from lobule import __version__
 from lobule.errors import ConfigurationError, LobuleError, ResultWriteError
 from lobule.models.card import Card, Score
 from lobule.models.zoo import load_model, shipped_models
-from lobule.training.bach import read_fields
+from lobule.training.bach import read_fields, tile_side_px
 from lobule.training.cards import (
     Outcome,
     patch_graph,
@@ -37,6 +37,7 @@ from lobule.training.export import PatchGraph, RefineGraph, ScreenGraph, export_
 from lobule.training.recipe import ScreenRecipe, StudentRecipe, TumorRecipe, read_recipe
 from lobule.training.score import (
     best_threshold,
+    bounds_of,
     pixel_statistics,
     score_fields,
     tumor_scores,
@@ -90,7 +91,7 @@ def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | No
     steps of every stage, for a trial. Raises ConfigurationError, ModelOutputError, ResultWriteError.
     """
     recipe = read_recipe(path)
-    made_by = f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+    made_by = f"lobule {__version__}: lobule train {path.name} --data DATA"
     if not isinstance(recipe, StudentRecipe):
         made_by += f"{'' if steps is None else f' --steps {steps}'}; seed {recipe.seed}; torch {torch.__version__}, CPU"
     folder = _claimed(path, out) / "model"
@@ -107,7 +108,7 @@ def train_recipe(path: Path, data: Path, out: Path, *, say: Say, steps: int | No
         raise ConfigurationError("recipe", recipe.name, "it is trained as a run of its own")
     write_card(card, folder)
     for score in card.scores:
-        say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g}) on {score.on}")
+        say(f"{score.name}: {score.value:g} ({bounds_of(score, 'g')}) on {score.on}")
     return folder
 
 
@@ -136,7 +137,8 @@ def _random_pixels(rng: np.random.Generator, *shape: int) -> dict[str, NDArray]:
 def _train_tumor(
     recipe: TumorRecipe, data: Path, out: Path, folder: Path, say: Say, steps: int | None, made_by: str
 ) -> Card:
-    blocks = read_fields(data / recipe.fields, recipe.split)
+    least_px = tile_side_px(recipe.patch.tile_px, recipe.patch.mpp, recipe.field_mpp)
+    blocks = read_fields(data / recipe.fields, recipe.split, least_px)
     say("stage 1: " + ", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
     network = fit_patch(recipe, blocks["training"], out / "patch", say, steps)
     rng = np.random.default_rng(recipe.seed)
@@ -225,7 +227,8 @@ def _train_screen(
         raise LobuleError(f"model {model.name} has no patch and refine graphs to screen for")
     for graph in (patch, refine):
         (folder / graph.file).write_bytes(model.file(graph).read_bytes())
-    blocks = read_fields(data / recipe.fields, recipe.split)
+    least_px = tile_side_px(recipe.tile_px, recipe.mpp, recipe.field_mpp)
+    blocks = read_fields(data / recipe.fields, recipe.split, least_px)
     say("screen: " + ", ".join(f"{len(fields)} fields for {name}" for name, fields in blocks.items()))
     teacher = Teacher(model.file(patch), recipe.tile_px)
     learned, held = part_fields(blocks["selection"])

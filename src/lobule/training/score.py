@@ -9,8 +9,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.errors import ConfigurationError
 from lobule.evaluation.classes import accuracy, auc, balanced_accuracy
-from lobule.evaluation.interval import bootstrap
+from lobule.evaluation.interval import LEAST_UNITS, Interval, bootstrap
 from lobule.models.card import Score
 from lobule.training.bach import FieldImage, tile_field
 from lobule.training.recipe import PatchSettings
@@ -18,8 +19,10 @@ from lobule.training.recipe import PatchSettings
 __all__ = [
     "FieldScores",
     "best_threshold",
+    "bounds_of",
     "pixel_statistics",
     "score_fields",
+    "score_of",
     "tumor_scores",
 ]
 
@@ -29,33 +32,67 @@ Classify = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class FieldScores:
-    """Tile probabilities of a block of fields: ``field`` (N,) is the index of each tile's field."""
+    """Tile probabilities of a block's fields that have tissue: ``field`` (N,) is the index of each tile's field."""
 
     truth: NDArray[np.int64]
     """1 = carcinoma, of each field (F,)."""
     field: NDArray[np.int64]
     probability: NDArray[np.float32]
+    without_tissue: int = 0
+    """Fields of the block without a tile to judge: neither found nor missed."""
 
     @property
     def of_fields(self) -> NDArray[np.float64]:
         """Mean probability of each field (F,)."""
         count = np.bincount(self.field, minlength=self.truth.size)
-        return np.bincount(self.field, self.probability, self.truth.size) / np.maximum(count, 1)
+        return np.bincount(self.field, self.probability, self.truth.size) / count
 
 
 def score_fields(
     classify: Classify, fields: Sequence[FieldImage], field_mpp: float, settings: PatchSettings
 ) -> FieldScores:
-    """Returns the tile probabilities of ``fields`` at the working resolution, tissue tiles only."""
+    """Returns the tile probabilities of ``fields`` at the working resolution, tissue tiles only.
+
+    Raises ConfigurationError where carcinoma or the other fields have no such tile.
+    """
+    truth: list[int] = []
     index: list[int] = []
     found: list[NDArray[np.float32]] = []
-    for number, field in enumerate(fields):
+    for field in fields:
         _, tiles = tile_field(field.pixels, field_mpp, settings.mpp, settings.tile_px, settings.min_tissue)
         if len(tiles):
             found.append(classify(tiles))
-            index.extend([number] * len(tiles))
-    truth = np.array([int(field.tumor) for field in fields])
-    return FieldScores(truth, np.array(index), np.concatenate(found))
+            index.extend([len(truth)] * len(tiles))
+            truth.append(int(field.tumor))
+    if set(truth) != {0, 1}:
+        raise ConfigurationError(
+            "--data",
+            f"{len(fields)} fields to score on",
+            f"{len(truth)} have tissue; there must be carcinoma and other fields among them",
+        )
+    return FieldScores(np.array(truth), np.array(index), np.concatenate(found), len(fields) - len(truth))
+
+
+def score_of(name: str, interval: Interval, on: str, how: str, over: str) -> Score:
+    """Returns the score that a card holds; ``over``: what was resampled, or was too few to be."""
+    if interval.low is None or interval.high is None:
+        told = f"no interval: fewer than {LEAST_UNITS} {over}"
+        return Score(name=name, value=round(interval.value, 4), on=on, how=f"{how}; {told}")
+    return Score(
+        name=name,
+        value=round(interval.value, 4),
+        low=round(interval.low, 4),
+        high=round(interval.high, 4),
+        on=on,
+        how=f"{how}; bootstrap over {over}",
+    )
+
+
+def bounds_of(one: Score | Interval, form: str) -> str:
+    """The bounds in words, numbers in the format ``form``."""
+    if one.low is None or one.high is None:
+        return f"no interval: fewer than {LEAST_UNITS} images"
+    return f"{one.low:{form}} to {one.high:{form}}"
 
 
 def best_threshold(truth: NDArray[np.integer], score: NDArray[np.floating]) -> float:
@@ -92,17 +129,17 @@ def tumor_scores(scores: FieldScores, threshold: float, where: str) -> list[Scor
                 strata=scores.truth,
             )
             count = f"{truth.size} {level}s" + ("" if level == "field" else f" of {scores.truth.size} fields")
+            if scores.without_tissue:
+                count += f" (fields without tissue left out: {scores.without_tissue})"
             out.append(
-                Score(
-                    name=f"{level} {name}",
-                    value=round(interval.value, 4),
-                    low=round(interval.low, 4),
-                    high=round(interval.high, 4),
-                    on=f"{where}, {count}",
-                    how="carcinoma (in situ, invasive) against normal and benign"
+                score_of(
+                    f"{level} {name}",
+                    interval,
+                    f"{where}, {count}",
+                    "carcinoma (in situ, invasive) against normal and benign"
                     + (", mean probability of a field's tiles" if level == "field" else "")
-                    + ("" if name == "AUC" else f", threshold {threshold:g}")
-                    + "; bootstrap over fields",
+                    + ("" if name == "AUC" else f", threshold {threshold:g}"),
+                    "fields",
                 )
             )
     return out

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.evaluation.interval import Interval, bootstrap
+from lobule.evaluation.interval import bootstrap
 from lobule.evaluation.pixels import MaskCounts, count_mask
 from lobule.families.tumor import heatmap_on_grid, refinement_frame, tumor_mask
 from lobule.findings.maps import ScalarMap
@@ -17,6 +17,7 @@ from lobule.models.card import Score
 from lobule.training.bach import FieldImage
 from lobule.training.composed import Frame, at_working_mpp, compose_slide, cut_tiles, frame_of, map_of
 from lobule.training.recipe import ScreenRecipe
+from lobule.training.score import score_of
 
 __all__ = [
     "Agreement",
@@ -227,15 +228,6 @@ def agreement_scores(one: Agreement, where: str) -> list[Score]:
     )
     out = []
     for name, statistic, what in rows:
-        interval: Interval = bootstrap(statistic, len(one.counts), repeats=1000)
-        out.append(
-            Score(
-                name=name,
-                value=round(interval.value, 4),
-                low=round(interval.low, 4),
-                high=round(interval.high, 4),
-                on=where,
-                how=how + what + "; bootstrap over slides, which share fields",
-            )
-        )
+        interval = bootstrap(statistic, len(one.counts), repeats=1000)
+        out.append(score_of(name, interval, where, how + what, "slides, which share fields"))
     return out

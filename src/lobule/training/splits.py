@@ -118,8 +118,9 @@ def assign(fields: Sequence[NucleiField], column: str = "split") -> Parts:
     for field in _sorted(fields):
         part = _PARTS.get((field.part or "").strip().lower())
         if part is None:
+            said = f"{field.part!r}" if field.part else "no value"
             raise ConfigurationError(
-                "split.by", "column", f"{field.name} has {field.part!r} as split in manifest.csv; "
+                "split.by", "column", f"{field.name} has {said} in column split of manifest.csv; "
                 "write training, selection or test"
             )  # fmt: skip
         parts[part].append(field)
@@ -138,15 +139,13 @@ def _is_even_tnbc(patient: str) -> bool:
 
 
 def _named_move(parts: Parts, patients: Collection[str], to: Literal["selection", "test"]) -> Parts:
-    """Moves the named patients' training fields to another part."""
+    """Moves the named patients' training fields to another part, in which some may be already."""
     other: Literal["selection", "test"] = "test" if to == "selection" else "selection"
-    missing = sorted(set(patients) - {field.patient for field in parts["training"]})
+    missing = sorted(set(patients) - {field.patient for field in (*parts["training"], *parts[to])})
     if missing:
         why = "each must be a patient of the sets"
         if set(missing) <= {field.patient for field in parts[other]}:
             why = f"they are in the {other} part"
-        elif set(missing) <= {field.patient for field in parts[to]}:
-            why = f"they are in the {to} part anyway"
         raise ConfigurationError(f"split.{to}", missing, why)
     moved = [field for field in parts["training"] if field.patient in patients]
     kept = [field for field in parts["training"] if field.patient not in patients]

@@ -14,7 +14,7 @@ from lobule.errors import LobuleError
 from lobule.models.card import Card, Graph
 from lobule.models.zoo import Model, load_model, shipped_models
 from lobule.runtimes import open_runtime
-from lobule.training.bach import read_fields
+from lobule.training.bach import read_fields, tile_side_px
 from lobule.training.cards import student_card
 from lobule.training.composed import Frame, compose_frames, region_scores, threshold_of_regions
 from lobule.training.recipe import StudentRecipe, TumorRecipe
@@ -56,7 +56,8 @@ def make_student(
     with_scaled_odds(model.file(screen), folder / "model.onnx", recipe.scale, recipe.shift)
 
     classify = _run(folder / "model.onnx", screen)
-    blocks = read_fields(data / parent.fields, parent.split)
+    least_px = tile_side_px(parent.patch.tile_px, parent.patch.mpp, parent.field_mpp)
+    blocks = read_fields(data / parent.fields, parent.split, least_px)
     chosen = score_fields(classify, blocks["selection"], parent.field_mpp, parent.patch)
     threshold = best_threshold(chosen.truth[chosen.field], chosen.probability)
     tested = score_fields(classify, blocks["test"], parent.field_mpp, parent.patch)

@@ -38,6 +38,7 @@ from lobule.training.loop import (
 from lobule.training.nuclei import NucleiTask
 from lobule.training.recipe import NucleiRecipe, Recipe, read_recipe
 from lobule.training.robustness import Moved
+from lobule.training.score import bounds_of
 from lobule.training.task import Evaluation, Part, Task
 from lobule.whole_file import whole_file
 
@@ -174,7 +175,7 @@ def train_run(
     task = _task(recipe, path.parent, data, chosen)
     total = task.loop.steps if steps is None else steps
     made_by = (
-        f"lobule {__version__}: lobule train recipes/{path.name} --data DATA"
+        f"lobule {__version__}: lobule train {path.name} --data DATA"
         f"{'' if steps is None else f' --steps {steps}'}; seed {chosen}; torch {torch.__version__}"
     )
     notes = task.notes()  # reads and checks the data before anything is written
@@ -365,7 +366,7 @@ def evaluate(
     table = beside / f"evaluation-{part}{'-thorough' if thorough else ''}"
     _write_evaluation(table, found)
     for score in found.scores:
-        say(f"{score.name}: {score.value:.4f} ({score.low:.4f} to {score.high:.4f})")
+        say(f"{score.name}: {score.value:.4f} ({bounds_of(score, '.4f')})")
     if robustness:
         moved = _markdown(task.disturb(predict, thresholds, part))
         say(moved)
@@ -392,7 +393,7 @@ def _markdown(moved: Sequence[Moved]) -> str:
         "|---|--:|---|--:|---|",
     ]
     for one in moved:
-        each = [f"{i.value:.3f} | {i.low:.3f} to {i.high:.3f}" for i in (one.dice, one.count_ratio)]
+        each = [f"{i.value:.3f} | {bounds_of(i, '.3f')}" for i in (one.dice, one.count_ratio)]
         lines.append(f"| {one.name} | {each[0]} | {each[1]} |")
     return "\n".join([*lines, ""])
 
@@ -439,6 +440,6 @@ def export_run(folder: Path, data: Path | None, out: Path, *, say: Say) -> Card:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     for score in card.scores:
-        say(f"{score.name}: {score.value:g} ({score.low:g} to {score.high:g})")
+        say(f"{score.name}: {score.value:g} ({bounds_of(score, 'g')})")
     say(f"model: {out}")
     return card
