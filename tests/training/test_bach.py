@@ -138,6 +138,7 @@ def test_a_table_as_spreadsheets_write_it_is_read(tmp_path: Path) -> None:
         ("", "columns file, label and order, not none"),
         ("file,label,order\nnormal1.png,normal,1\nnormal2.png,normal,x\n", "line 3.* not 'x'"),
         ("file,label,order\nnormal1.png,,1\n", "line 2.* must be named"),
+        ("file,label,order\nnormal1.png,Invasive,1\n", r"line 2.* the label 'Invasive' is none of normal, "),
         ("file,label,order\nabsent.png,normal,1\n", r"line 2.* there is no file .*absent\.png"),
         ("file,label,order\nlabels.csv,normal,1\n", r"line 2.* is no image that can be decoded"),
         (

@@ -28,6 +28,7 @@ __all__ = [
 
 Pixels = NDArray[np.uint8]
 TUMOR_LABELS = ("insitu", "invasive")
+_LABELS = ("normal", "benign", *TUMOR_LABELS)
 _BLOCKS = ("training", "selection", "test")
 
 
@@ -137,6 +138,10 @@ def _rows(table: Path) -> list[tuple[str, str, str, int]]:
         where = f"{table} line {line}"
         if not row["file"] or not row["label"]:
             raise ConfigurationError("--data", where, "the file and its label must be named")
+        if row["label"] not in _LABELS:
+            raise ConfigurationError(
+                "--data", where, f"the label {row['label']!r} is none of {', '.join(_LABELS)}"
+            )
         try:
             order = int(row["order"])
         except ValueError as error:
