@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +35,8 @@ def polygons_from_mask(mask: NDArray[np.bool_], *, simplify_px: float = 0.0) -> 
         raise ValueError(f"a mask is (H, W) bool, not {mask.shape} {mask.dtype}")
     parts = connected_parts(np.pad(mask, 1), diagonal=False)
     labels, count = parts.labels(), len(parts.area)
-    shells: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    holes: list[list[list[tuple[int, int]]]] = [[] for _ in range(count)]
+    shells: list[NDArray[np.intp]] = [np.zeros((0, 2), np.intp)] * count
+    holes: list[list[NDArray[np.intp]]] = [[] for _ in range(count)]
     for label, cycle in _cycles(labels):
         if _doubled_area(cycle) > 0:
             shells[label - 1] = cycle
@@ -51,74 +52,80 @@ def polygons_from_mask(mask: NDArray[np.bool_], *, simplify_px: float = 0.0) -> 
     return polygons
 
 
-def _doubled_area(cycle: list[tuple[int, int]]) -> int:
+def _doubled_area(cycle: NDArray[np.intp]) -> int:
     """Twice the signed area; positive where the cycle runs clockwise on the screen (y down)."""
-    points = np.array(cycle, np.int64)
-    after = np.roll(points, -1, axis=0)
-    return int((points[:, 0] * after[:, 1] - after[:, 0] * points[:, 1]).sum())
+    (x, y), (x_after, y_after) = cycle.T, np.roll(cycle, -1, axis=0).T
+    return int((x * y_after - x_after * y).sum())
 
 
-def _cycles(labels: NDArray[np.integer]) -> list[tuple[int, list[tuple[int, int]]]]:
-    """All boundaries of a label image that has an empty margin of 1: (label, corners (x, y)) of simple cycles.
+def _cycles(labels: NDArray[np.integer]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """All boundaries of a label image that has an empty margin of 1: label and corners (x, y) of simple cycles.
 
     Each side of a pixel that faces the outside is walked clockwise around that pixel. Where two pixels of
     a part touch at a corner, the walk stays with its pixel, passes the corner twice and is parted there.
     """
-    filled = labels > 0
     stride = labels.shape[1]
-    rows_of, columns_of, places_of = [], [], []
+    flat = labels.reshape(-1)
+    filled = flat > 0
+    places_of = []
     for side in range(4):
         # the neighbor that the side faces lies where the side before it heads
         dy, dx = _AHEAD[(side + 3) % 4]
-        rows, columns = np.nonzero(filled & ~np.roll(filled, (-dy, -dx), (0, 1)))
-        rows_of.append(rows)
-        columns_of.append(columns)
-        places_of.append(rows * stride + columns)
-    sides_of = [np.full(len(rows), side) for side, rows in enumerate(rows_of)]
+        facing = dy * stride + dx
+        if facing > 0:
+            places_of.append(np.flatnonzero(filled[:-facing] & ~filled[facing:]))
+        else:
+            places_of.append(np.flatnonzero(filled[-facing:] & ~filled[:facing]) - facing)
     first_of = np.cumsum([0, *(len(places) for places in places_of)])
-    total = int(first_of[-1])
 
-    def number(side: int, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.intp]:
+    def number(side: int, places: NDArray[np.intp]) -> NDArray[np.intp]:
         # right where there is such a side; it is chosen nowhere else
-        found: NDArray[np.intp] = first_of[side] + np.searchsorted(places_of[side], rows * stride + columns)
+        found: NDArray[np.intp] = first_of[side] + np.searchsorted(places_of[side], places)
         return found
 
     next_of = []
-    for side in range(4):
-        rows, columns = rows_of[side], columns_of[side]
-        ahead = rows + _AHEAD[side][0], columns + _AHEAD[side][1]
-        diagonal = rows + _DIAGONAL[side][0], columns + _DIAGONAL[side][1]
-        turn, straight = number((side + 1) % 4, rows, columns), number(side, *ahead)
-        back = number((side + 3) % 4, *diagonal)
+    for side, places in enumerate(places_of):
+        ahead, diagonal = (places + dy * stride + dx for dy, dx in (_AHEAD[side], _DIAGONAL[side]))
+        turn, straight = number((side + 1) % 4, places), number(side, ahead)
+        back = number((side + 3) % 4, diagonal)
         next_of.append(np.where(~filled[ahead], turn, np.where(filled[diagonal], back, straight)))
-    row, column, side_of = (np.concatenate(parts) for parts in (rows_of, columns_of, sides_of))
-    start = np.array(_START)[side_of]
-    x, y = (column + start[:, 1] - 1).tolist(), (row + start[:, 0] - 1).tolist()
-    of, following, sides = labels[row, column].tolist(), np.concatenate(next_of).tolist(), side_of.tolist()
-
-    found: list[tuple[int, list[tuple[int, int]]]] = []
-    seen = bytearray(total)
-    for first in range(total):
+    following = np.concatenate(next_of)
+    side_of = np.repeat(np.arange(4), np.diff(first_of))
+    # from each side on to the last of its straight run, in steps of 1, 2, 4, ...
+    turns = side_of[following] != side_of
+    last = np.where(turns, np.arange(len(following)), following)
+    while not turns[last].all():
+        last = last[last]
+    # sides behind a corner, and which of them is the next; the first of a cycle is one
+    heads = np.unique(following[turns])
+    after = np.searchsorted(heads, following[last[heads]]).tolist()
+    place = np.concatenate(places_of)[heads]
+    row, column = np.divmod(place, stride)
+    corners = np.stack([column, row], 1) + np.array(_START)[side_of[heads], ::-1] - 1
+    seen = bytearray(len(heads))
+    for first in range(len(heads)):
         if seen[first]:
             continue
-        corners = []
-        edge = first
-        while not seen[edge]:
-            seen[edge] = 1
-            after = following[edge]
-            if sides[after] != sides[edge]:
-                corners.append((x[after], y[after]))
-            edge = after
-        found += [(of[first], cycle) for cycle in _parted(corners)]
-    return found
+        walked = []
+        head = first
+        while not seen[head]:
+            seen[head] = 1
+            head = after[head]
+            walked.append(head)
+        label = int(flat[place[first]])
+        for cycle in _parted(corners[walked]):
+            yield label, cycle
 
 
-def _parted(corners: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+def _parted(corners: NDArray[np.intp]) -> list[NDArray[np.intp]]:
     """A closed walk as the simple cycles it consists of: cut wherever it comes back to a corner."""
+    points = list(map(tuple, corners.tolist()))
+    if len(set(points)) == len(points):
+        return [corners]
     cycles = []
-    path: list[tuple[int, int]] = []
-    place: dict[tuple[int, int], int] = {}
-    for corner in corners:
+    path: list[tuple[int, ...]] = []
+    place: dict[tuple[int, ...], int] = {}
+    for corner in points:
         if corner in place:
             at = place[corner]
             cycles.append(path[at:])
@@ -128,4 +135,4 @@ def _parted(corners: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         place[corner] = len(path)
         path.append(corner)
     cycles.append(path)
-    return cycles
+    return [np.array(cycle, np.intp) for cycle in cycles]
