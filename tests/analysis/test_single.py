@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,11 +202,11 @@ def test_a_damaged_tile_that_nobody_asks_for_does_not_matter_whenever_tissue_is_
     tried = []
     look = TumorPass._look
 
-    def damaged_at_first(self: TumorPass, index: int) -> bytes:
-        tried.append(index)
+    def damaged_at_first(self: TumorPass, indices: Sequence[int]) -> list[bytes]:
+        tried.append(indices)
         if len(tried) == 2:
             raise SlideReadError(painted, "a tile is damaged")
-        return look(self, index)
+        return look(self, indices)
 
     def found_late(*arguments: Any) -> Any:
         time.sleep(0.5)

@@ -92,25 +92,44 @@ def _bytes(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
+def _sharpness(tile: np.ndarray, mpp: float) -> float:
+    return float(sharpness(tile[None], mpp)[0])
+
+
+@pytest.mark.parametrize(("side", "mpp"), [(256, 1.0), (100, 1.0), (256, 0.5)])
+def test_what_a_tile_gives_does_not_depend_on_those_beside_it(side: int, mpp: float) -> None:
+    random = np.random.default_rng(8)
+    tiles = np.stack(
+        [random.integers(0, most, (side, side, 3), np.uint8) for most in (2, 120, 150, 200, 255)]
+    )
+    together = sharpness(tiles, mpp)
+    assert np.isnan(together[0]) and np.isfinite(together[1:]).all()
+    for start in range(len(tiles)):
+        for stop in range(start + 1, len(tiles) + 1):
+            np.testing.assert_array_equal(sharpness(tiles[start:stop], mpp), together[start:stop])
+
+
 def test_blur_lowers_sharpness_and_contrast_does_not_change_it() -> None:
     image = _texture()
-    values = [sharpness(_bytes(ndimage.gaussian_filter(image, (s, s, 0))), 1.0) for s in (0.0, 1.0, 2.0, 4.0)]
+    values = [
+        _sharpness(_bytes(ndimage.gaussian_filter(image, (s, s, 0))), 1.0) for s in (0.0, 1.0, 2.0, 4.0)
+    ]
     assert values == sorted(values, reverse=True)
     assert values[0] > SHARP_FROM > values[2]
-    assert sharpness(_bytes(200 + (image - 150) * 0.3), 1.0) == pytest.approx(values[0], rel=0.1)
+    assert _sharpness(_bytes(200 + (image - 150) * 0.3), 1.0) == pytest.approx(values[0], rel=0.1)
 
 
 def test_a_finer_tile_is_averaged_to_the_same_sharpness() -> None:
     image = _bytes(_texture())
-    assert sharpness(image.repeat(4, 0).repeat(4, 1), 0.25) == pytest.approx(sharpness(image, 1.0))
+    assert _sharpness(image.repeat(4, 0).repeat(4, 1), 0.25) == pytest.approx(_sharpness(image, 1.0))
 
 
 def test_an_empty_or_tiny_tile_has_no_sharpness() -> None:
-    assert math.isnan(sharpness(np.full((256, 256, 3), 240, np.uint8), 1.0))
-    assert math.isnan(sharpness(_bytes(_texture(15)), 1.0))
-    assert math.isnan(sharpness(_bytes(_texture(40)), 0.25))
+    assert math.isnan(_sharpness(np.full((256, 256, 3), 240, np.uint8), 1.0))
+    assert math.isnan(_sharpness(_bytes(_texture(15)), 1.0))
+    assert math.isnan(_sharpness(_bytes(_texture(40)), 0.25))
     with pytest.raises(ValueError):
-        sharpness(np.zeros((32, 32), np.uint8), 1.0)
+        sharpness(np.zeros((32, 32, 3), np.uint8), 1.0)
 
 
 def test_real_fields_are_sharp_and_blurred_ones_are_not(data_dir: Path) -> None:
@@ -118,6 +137,6 @@ def test_real_fields_are_sharp_and_blurred_ones_are_not(data_dir: Path) -> None:
         with Image.open(path) as image:
             field = np.asarray(image.convert("RGB").resize((860, 645), Image.Resampling.BOX))[:512, :512]
         blurred = _bytes(ndimage.gaussian_filter(field.astype(np.float32), (2, 2, 0)))
-        assert sharpness(field, 1.0) > SHARP_FROM
-        value = sharpness(blurred, 1.0)
+        assert _sharpness(field, 1.0) > SHARP_FROM
+        value = _sharpness(blurred, 1.0)
         assert math.isnan(value) or value < SHARP_FROM

@@ -40,33 +40,36 @@ def _spectrum_weights(side: int) -> tuple[NDArray[np.float32], NDArray[np.float3
     return window.astype(np.float32), bands[0].astype(np.float32), bands[1].astype(np.float32)
 
 
-def sharpness(tile: NDArray[np.uint8], mpp: float) -> float:
-    """The finest detail of a tile relative to its next coarser detail, a pure number from 0 to about 2.
+def sharpness(tiles: NDArray[np.uint8], mpp: float) -> NDArray[np.float64]:
+    """The finest detail of each tile relative to its next coarser detail, (N,), pure numbers from 0 to about 2.
 
-    tile: (H, W, 3) uint8 RGB; mpp: its micrometers per pixel. Tiles finer than 1 mpp are averaged to about
+    tiles: (N, H, W, 3) uint8 RGB; mpp: their micrometers per pixel. Tiles finer than 1 mpp are averaged to about
     1 mpp first; of large tiles the middle 128 µm speak. The measure is the ratio of the standard deviations
     of two bands of green (the channel in which both stains absorb): what a Gaussian of 0.8 px takes away,
     and what lies between Gaussians of 1.6 and 3.2 px, both read from the power spectrum under a Hann window.
     Blur empties the first band before the second; stain strength and contrast cancel.
-    Returns nan where the tile is nearly empty or under 16 px a side. Raises ValueError for another shape.
+    nan where a tile is nearly empty or under 16 px a side. What a tile gives does not depend on those beside it:
+    they are looked at together because each step of NumPy costs a thread its turn. Raises ValueError for another
+    shape.
     """
-    if tile.ndim != 3 or tile.shape[2] != 3:
-        raise ValueError(f"a tile is (H, W, 3), not {tile.shape}")
+    if tiles.ndim != 4 or tiles.shape[3] != 3:
+        raise ValueError(f"tiles are (N, H, W, 3), not {tiles.shape}")
     factor = max(1, round(1.0 / mpp))
-    height, width = tile.shape[:2]
+    count, height, width = tiles.shape[:3]
     side = min(height // factor, width // factor, _SIDE_PX)
     if side < 16:
-        return math.nan
+        return np.full(count, math.nan)
     top, left = (height - side * factor) // 2, (width - side * factor) // 2
-    green = tile[top : top + side * factor, left : left + side * factor, 1].astype(np.float32)
+    green = tiles[:, top : top + side * factor, left : left + side * factor, 1].astype(np.float32)
     if factor > 1:
-        green = green.reshape(side, factor, side, factor).mean(axis=(1, 3))
+        green = green.reshape(count, side, factor, side, factor).mean(axis=(2, 4))
     window, fine, middle = _spectrum_weights(side)
-    green -= green.mean()
+    green -= green.reshape(count, -1).mean(axis=1)[:, None, None]
     green *= window
     spectrum = np.fft.rfft2(green)
     power = spectrum.real**2 + spectrum.imag**2
-    contrast = math.sqrt(float((power * middle).sum()))
-    if contrast < _LEAST_CONTRAST:
-        return math.nan
-    return math.sqrt(float((power * fine).sum())) / contrast
+    within = [(power * band).reshape(count, -1).sum(axis=1) for band in (fine, middle)]
+    contrast, detail = np.sqrt(np.stack(within[::-1]).astype(np.float64))
+    seen = contrast >= _LEAST_CONTRAST
+    ratio: NDArray[np.float64] = np.where(seen, detail / np.where(seen, contrast, 1.0), math.nan)
+    return ratio
