@@ -297,6 +297,13 @@ def test_labels_name_the_fields_to_use(field_folder: Path, tmp_path: Path) -> No
             read_field_labels(field_folder, labels, 0.84)
 
 
+def test_labels_are_read_as_spreadsheets_write_them(field_folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\ufeffFile; Label\nf0.png; Invasive\nf2.png;normal\n", "utf-8")
+    fields = read_field_labels(field_folder, labels, 0.84)
+    assert [path.name for path in (*fields.carcinoma, *fields.other)] == ["f0.png", "f2.png"]
+
+
 def test_a_field_that_is_no_image_is_named(field_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     (tmp_path / "labels.csv").write_text("file,label\na.png,normal\na.png,invasive\n")

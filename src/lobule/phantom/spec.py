@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from lobule.errors import ConfigurationError
+from lobule.spreadsheet import read_sheet
 
 __all__ = ["FieldImages", "PhantomSpec", "read_field_labels"]
 
@@ -87,26 +87,22 @@ def read_field_labels(folder: Path, labels: Path, mpp: float) -> FieldImages:
     carcinoma: list[Path] = []
     other: list[Path] = []
     try:
-        with labels.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            names = reader.fieldnames or []
-            if "file" not in names or "label" not in names:
-                raise ConfigurationError("--labels", str(labels), "a CSV with the columns file and label")
-            for row in reader:
-                file, label = (row["file"] or "").strip(), (row["label"] or "").strip().lower()
-                path = folder / file
-                if not path.is_file():
-                    raise ConfigurationError(
-                        "--labels", file, f"line {reader.line_num}: no such file in {folder}"
-                    )
-                if label in _CARCINOMA:
-                    carcinoma.append(path)
-                elif label in _NOT_CARCINOMA:
-                    other.append(path)
-                else:
-                    raise ConfigurationError(
-                        "--labels", label, f"line {reader.line_num}: use normal, benign, insitu or invasive"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError("--labels", str(labels), f"a readable CSV ({error})") from error
+        sheet = read_sheet(labels)
+    except ValueError as error:
+        raise ConfigurationError("--labels", str(labels), str(error)) from error
+    if not {"file", "label"} <= set(sheet.columns):
+        raise ConfigurationError("--labels", str(labels), "a CSV with the columns file and label")
+    for line, row in sheet.rows:
+        file, label = row["file"], row["label"].lower()
+        path = folder / file
+        if not path.is_file():
+            raise ConfigurationError("--labels", file, f"line {line}: no such file in {folder}")
+        if label in _CARCINOMA:
+            carcinoma.append(path)
+        elif label in _NOT_CARCINOMA:
+            other.append(path)
+        else:
+            raise ConfigurationError(
+                "--labels", label, f"line {line}: use normal, benign, insitu or invasive"
+            )
     return FieldImages(tuple(carcinoma), tuple(other), mpp)
