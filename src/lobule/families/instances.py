@@ -5,26 +5,24 @@ of each pixel to the outside of its part is flooded from its h-maxima, for netwo
 ``learned``: the same with the network's own map of distances, which knows nuclei that a mask's outline does not show.
 
 Nearly all nuclei stand alone or hold one marker, and are then what the mask says. So connected parts are found
-on runs (maximal stretches of a row, a sixteenth of the pixels), and only parts with two markers or more are
-flooded, on a small array of their own. Of those, a pixel from which the steepest way uphill ends in a marker
-is that marker's in any flood, so the priority queue sees the few others alone.
+on runs (maximal stretches of a row, a sixteenth of the pixels). The markers of all parts are found together, with
+what a flood gives each of them in whatever order (`markers_of`); a priority queue sees the few other pixels alone, on
+a small array of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.families.basins import markers_of
 from lobule.geometry import Box
 
 __all__ = ["Splitting", "Way", "split", "split_near"]
-
-_FLOODED_PX = 1 << 17
-_MOST_LEVELS = 255
 
 Way = Literal["components", "watershed", "learned"]
 """How touching nuclei are told apart."""
@@ -146,37 +144,29 @@ def split_near(
 
     shown = near[part]
     runs, part = runs.chosen(shown).cropped(at), part[shown]
+    parted = _Parted(np.zeros(0, np.intp), np.zeros(0, np.int32), np.zeros(0, np.int32))
     if splitting.depth is not None:
-        distance = np.ascontiguousarray(maps[1, at.y0 : at.y1, at.x0 : at.x1])
-        several = _may_part(distance, runs, part, count, splitting.depth)
+        distance = np.ascontiguousarray(maps[1, at.y0 : at.y1, at.x0 : at.x1]).reshape(-1)
+        pixels = _Pixels.of(runs, part, bounds, at)
+        parted = _parted(pixels, distance.take(pixels.places - pixels.places // runs.stride), splitting.depth)
     elif splitting.split_um is not None:
-        distance = None
-        several = near & _may_hold_two(bounds, splitting.split_um / um_per_px)
-    else:
-        distance, several = None, np.zeros(count, bool)
+        depth_px = splitting.split_um / um_per_px
+        possible = _may_hold_two(bounds, depth_px)[part]
+        if possible.any():
+            pixels = _Pixels.of(runs.chosen(possible), part[possible], bounds, at)
+            parted = _parted(pixels, _to_outside(pixels), depth_px)
 
     # one label a part; those of parts with several markers follow
-    number = np.cumsum(near & ~several, dtype=np.int32)
+    alone = near.copy()
+    alone[parted.part] = False
+    number = np.cumsum(alone, dtype=np.int32)
     last = int(number[-1])
-    number[~near | several] = 0
+    number[~alone] = 0
     labels = runs.painted(number[part], at.height)
-    areas = np.asarray(np.bincount(number[part], runs.lengths, minlength=last + 1), np.float64)
-    sizes = np.asarray(np.bincount(part, runs.lengths, minlength=count), np.float64)
-    for some in _groups(np.flatnonzero(several), sizes):
-        which = some[part]
-        added = _flood(
-            labels,
-            runs.chosen(which),
-            part[which],
-            bounds,
-            at,
-            distance,
-            splitting,
-            um_per_px,
-            last,
-        )
-        areas = np.concatenate([areas, added])
-        last += len(added)
+    labels.reshape(-1)[parted.places] = parted.nucleus + last
+    areas = np.concatenate(
+        [np.bincount(number[part], runs.lengths, minlength=last + 1), np.bincount(parted.nucleus)[1:]]
+    )
     _fill_holes(labels, areas, mask[at.y0 : at.y1, at.x0 : at.x1])
     return labels[:, :-1], at
 
@@ -276,65 +266,6 @@ def _stretches(starts: NDArray[np.intp], lengths: NDArray[np.intp]) -> NDArray[n
     return places
 
 
-def _may_part(
-    distance: NDArray[np.float32],
-    runs: _Runs,
-    part: NDArray[np.int32],
-    count: int,
-    depth: float,
-) -> NDArray[np.bool_]:
-    """Which of ``count`` parts may hold two tops with a pass more than ``depth`` below either.
-
-    ``runs`` have rows one longer than ``distance``'s, ``part`` is each one's. The levels are the mask and multiples
-    of half of ``depth``. Between such a pass and the level half of ``depth`` above it lies one at which the two are
-    apart and either reaches beyond the next level; so all others are passed over.
-    """
-    lengths = runs.lengths
-    height = distance.reshape(-1).take(_stretches(runs.starts - runs.starts // runs.stride, lengths))
-    # how many levels each pixel exceeds, run after run with a 0 before, between and behind them;
-    # a little closer, for the rounding
-    stops = np.cumsum(lengths + 1)
-    exceeded = np.zeros(len(height) + len(stops) + 1, np.int16)
-    exceeded[_stretches(stops - lengths, lengths)] = np.clip(
-        np.ceil(height / np.float32(0.4995 * depth)), 1, _MOST_LEVELS
-    )
-    # the runs above every level at once: laid out level below level, with an empty row between two
-    changes = np.diff(exceeded)
-    rises, falls = np.flatnonzero(changes > 0), np.flatnonzero(changes < 0)
-    of_rise, of_fall = np.searchsorted(stops, rises + 1), np.searchsorted(stops, falls + 1)
-    offset = runs.starts - (stops - lengths) + 1
-    rise, level = _by_level(exceeded[rises], changes[rises])
-    fall, _ = _by_level(exceeded[falls + 1], -changes[falls])
-    apart_by = (len(distance) + 1) * runs.stride
-    above = _Runs(
-        (rises + offset[of_rise])[rise] + level * apart_by,
-        (falls + offset[of_fall])[fall] + level * apart_by,
-        runs.stride,
-    )
-    place, place_count = above.joined(reach=0)
-    higher = above.starts[np.searchsorted(level, 1) :]
-    reached = np.zeros(place_count, bool)
-    reached[place[np.searchsorted(above.starts, higher - apart_by, side="right") - 1]] = True
-    part_of, levels = part[of_rise][rise], int(level[-1]) + 1
-    cell = np.empty(place_count, np.intp)
-    cell[place] = part_of.astype(np.intp) * levels + level
-    several = np.zeros(count, bool)
-    several[np.flatnonzero(np.bincount(cell[reached]) > 1) // levels] = True
-    # of what is higher than can be looked at nothing is known
-    several[part_of[level == _MOST_LEVELS - 1]] = True
-    return several
-
-
-def _by_level(
-    lowest: NDArray[np.int16], levels: NDArray[np.int16]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Each of n things once for each of its ``levels`` (n,) from ``lowest`` on: (which, level), level by level."""
-    level = _stretches(lowest.astype(np.intp), levels.astype(np.intp))
-    # bytes are sorted in linear time
-    order = np.argsort(level.astype(np.uint8), kind="stable")
-    return np.repeat(np.arange(len(levels)), levels)[order], level[order]
-
-
 def _may_hold_two(bounds: _Bounds, depth: float) -> NDArray[np.bool_]:
     """Which parts are large enough for two tops of the distance with a pass ``depth`` px below either.
 
@@ -347,84 +278,94 @@ def _may_hold_two(bounds: _Bounds, depth: float) -> NDArray[np.bool_]:
     return possible
 
 
-def _groups(chosen: NDArray[np.intp], sizes: NDArray[np.float64]) -> Iterator[NDArray[np.bool_]]:
-    """Cuts the chosen parts into groups of at most `_FLOODED_PX` pixels (or one part): masks over all parts.
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """The pixels of some parts: ``places`` (n,), rising, of the flattened ``at``, whose rows are one longer and end
+    in an unset pixel, and the ``part`` of each, (n,); ``bounds`` are all parts'."""
 
-    What sorting a group costs does not grow with the number of nuclei then.
-    """
-    group = (np.cumsum(sizes[chosen]) // _FLOODED_PX).astype(np.intp)
-    for number in np.unique(group):
-        some = np.zeros(len(sizes), bool)
-        some[chosen[group == number]] = True
-        yield some
+    places: NDArray[np.intp]
+    part: NDArray[np.int32]
+    bounds: _Bounds
+    at: Box
+
+    @staticmethod
+    def of(runs: _Runs, part: NDArray[np.int32], bounds: _Bounds, at: Box) -> _Pixels:
+        return _Pixels(_stretches(runs.starts, runs.lengths), np.repeat(part, runs.lengths), bounds, at)
+
+    @property
+    def stride(self) -> int:
+        return self.at.width + 1
+
+    def laid_out(self) -> tuple[NDArray[np.intp], tuple[int, int]]:
+        """The places in an array that holds little else, and its shape; an empty pixel lies around each part."""
+        down, right, shape = _layout(self.bounds, np.flatnonzero(np.bincount(self.part)))
+        y = self.places // self.stride
+        x = self.places - y * self.stride
+        return (y + self.at.y0 + down[self.part]) * shape[1] + (x + self.at.x0 + right[self.part]), shape
 
 
-def _flood(
-    labels: NDArray[np.int32],
-    runs: _Runs,
-    part: NDArray[np.int32],
-    bounds: _Bounds,
-    at: Box,
-    distance: NDArray[np.float32] | None,
-    splitting: Splitting,
-    um_per_px: float,
-    last: int,
-) -> NDArray[np.intp]:
-    """Splits the parts that ``runs`` make up by their markers; numbers in ``labels`` go on from ``last``.
+@dataclass(frozen=True, eq=False)
+class _Parted:
+    """The pixels of all parts with several markers: ``places``, ``part`` and ``nucleus``, counted from 1, (n,) each."""
 
-    Returns the new labels' areas in pixels.
+    places: NDArray[np.intp]
+    part: NDArray[np.int32]
+    nucleus: NDArray[np.int32]
 
-    ``labels`` and ``runs`` have rows one longer than ``at``, ``distance`` (learned only) is its crop. The parts are
-    laid out anew, each as it is and none touching another, so that little more than them is looked at.
-    """
-    down, right, shape = _layout(bounds, np.unique(part))
-    y = runs.starts // runs.stride
-    x = runs.starts - y * runs.stride
-    target = (y + at.y0 + down[part]) * shape[1] + (x + at.x0 + right[part])
-    lengths = runs.lengths
-    here, there = _stretches(target, lengths), _stretches(runs.starts, lengths)
+
+def _parted(pixels: _Pixels, heights: NDArray[np.float32], depth: float) -> _Parted:
+    """What a flood makes of the parts that hold several markers, of which more than ``depth`` lies between two."""
+    part = pixels.part
+    found = markers_of(heights, pixels.places, stride=pixels.stride, rows=pixels.at.height, depth=depth)
+    several = np.bincount(part[found.tops], minlength=len(pixels.bounds.x0)) > 1
+    shown = several[part]
+    # the place behind the last marker is that of no marker
+    number = np.cumsum(np.append(several[part[found.tops]], False), dtype=np.int32)
+    number[-1] = 0
+    nucleus = number[found.owner[shown]]
+    kept = _Pixels(pixels.places[shown], part[shown], pixels.bounds, pixels.at)
+    _decide(kept, heights[shown], nucleus)
+    return _Parted(kept.places, kept.part, nucleus)
+
+
+def _decide(pixels: _Pixels, heights: NDArray[np.float32], nucleus: NDArray[np.int32]) -> None:
+    """Floods, in place, the pixels that are nobody's (0) yet from those that are: highest first, by a queue."""
+    from skimage.segmentation import watershed
+
+    unsure = np.bincount(pixels.part[nucleus == 0], minlength=len(pixels.bounds.x0)) > 0
+    shown = unsure[pixels.part]
+    if not shown.any():
+        return
+    some = _Pixels(pixels.places[shown], pixels.part[shown], pixels.bounds, pixels.at)
+    places, shape = some.laid_out()
+    # many heights are equal: without an order among them of its own a part would depend on the others.
     # float32 counts to 2^24
-    height = np.full(shape, -np.inf, np.float32 if len(here) < 1 << 24 else np.float64)
-    flat = height.reshape(-1)
-    if distance is not None:
-        flat[here] = distance[np.divmod(there, runs.stride)]
-        seeds = _high_maxima(height, splitting.depth or 0.0)
-    else:
-        flat[here] = _to_outside(here, shape)
-        seeds = _high_maxima(height, (splitting.split_um or 0.0) / um_per_px)
-    # many heights are equal: without an order among them of its own a part would depend on the others
-    flat[here[np.argsort(flat[here], kind="stable")]] = np.arange(len(here))
-    found = _watershed(height, seeds).reshape(-1)[here]
-    labels.reshape(-1)[there] = found + last
-    areas: NDArray[np.intp] = np.bincount(found)[1:]
-    return areas
+    rank = np.zeros(shape, np.float32 if len(places) < 1 << 24 else np.float64)
+    rank.reshape(-1)[places[np.argsort(heights[shown], kind="stable")]] = np.arange(len(places))
+    labels, left = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    labels.reshape(-1)[places] = nucleus[shown]
+    left.reshape(-1)[places] = nucleus[shown] == 0
+    # an empty pixel lies around each part
+    beside = left.copy()
+    beside[1:] |= left[:-1]
+    beside[:-1] |= left[1:]
+    beside[:, 1:] |= left[:, :-1]
+    beside[:, :-1] |= left[:, 1:]
+    flooded = watershed(-rank, labels, mask=left | (beside & (labels > 0)), connectivity=1)
+    nucleus[shown] = np.where(left, flooded, labels).reshape(-1)[places]
 
 
-def _to_outside(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The distance from each of ``pixels`` (of the flattened array) to the nearest that is not one of them."""
+def _to_outside(pixels: _Pixels) -> NDArray[np.float32]:
+    """The distance from each pixel to the nearest outside its part."""
     from scipy import ndimage
 
+    places, shape = pixels.laid_out()
     inside = np.zeros(shape, bool)
-    inside.reshape(-1)[pixels] = True
+    inside.reshape(-1)[places] = True
     distance: NDArray[np.float32] = (
-        ndimage.distance_transform_edt(inside).astype(np.float32).reshape(-1)[pixels]
+        ndimage.distance_transform_edt(inside).astype(np.float32).reshape(-1)[places]
     )
     return distance
-
-
-def _high_maxima(height: NDArray[np.floating], depth: float) -> NDArray[np.bool_]:
-    """The h-maxima: what is left of the tops when all are lowered by ``depth`` and grown again under ``height``.
-
-    Minus infinity is outside. A part always keeps its highest top, so none is without a marker.
-    """
-    from skimage.morphology import local_maxima, reconstruction
-
-    # far below anything else, and finite for the subtraction
-    ground = np.maximum(height, -1e6).astype(np.float64)
-    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
-    lowered = reconstruction(ground - depth, ground, method="dilation", footprint=cross)
-    tops: NDArray[np.bool_] = local_maxima(lowered, connectivity=1, allow_borders=False)
-    return tops
 
 
 def _layout(
@@ -452,57 +393,6 @@ def _layout(
     down[chosen] -= bounds.y0[chosen]
     right[chosen] -= bounds.x0[chosen]
     return down, right, (top + shelf + 1, width)
-
-
-def _watershed(height: NDArray[np.floating], seeds: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Labels from 1 of the pixels above minus infinity, flooded downhill from the 4-connected places of ``seeds``.
-
-    The outermost rows and columns are minus infinity. A pixel is given to a marker outright where each step
-    from it to its one highest neighbor leads up and the last into that marker: all on that way is flooded
-    before any other neighbor of it. The queue decides about the rest: ties, and what lies behind a summit too
-    low for a marker.
-    """
-    from scipy import ndimage
-    from skimage.segmentation import watershed
-
-    markers: NDArray[np.int32] = ndimage.label(seeds, output=np.int32)[0]
-    stride = height.shape[1]
-    flat, labels = height.reshape(-1), markers.reshape(-1)
-    middle = slice(stride, -stride)
-    beside = [flat[stride + step : len(flat) - stride + step] for step in (-stride, -1, 1, stride)]
-    highest = np.maximum(np.maximum(beside[0], beside[1]), np.maximum(beside[2], beside[3]))
-    inner = flat[middle]
-    open_ = (inner > -np.inf) & ~seeds.reshape(-1)[middle]
-    ways = np.zeros(len(inner), np.int8)
-    step = np.zeros(len(inner), np.int32)
-    for values, offset in zip(beside, (-stride, -1, 1, stride), strict=True):
-        is_highest = values == highest
-        ways += is_highest
-        step += is_highest * np.int32(offset)
-    rising = np.flatnonzero(open_ & (ways == 1) & (highest > inner))
-    toward = np.arange(len(flat))
-    rising_at = rising + stride
-    toward[rising_at] += step[rising]
-    while True:
-        now = toward[rising_at]
-        further = toward[now]
-        if np.array_equal(now, further):
-            break
-        toward[rising_at] = further
-    labels[rising_at] = labels[now]
-
-    left = np.zeros(len(flat), bool)
-    left[middle] = open_ & (labels[middle] == 0)
-    if not left.any():
-        return markers
-    mask = left.copy()
-    for offset in (-stride, -1, 1, stride):
-        mask[middle] |= left[stride + offset : len(flat) - stride + offset]
-    mask &= (labels > 0) | left
-    mask_2d = mask.reshape(height.shape)
-    flooded = watershed(-height, markers, mask=mask_2d, connectivity=1)
-    np.copyto(markers, flooded, where=left.reshape(height.shape), casting="same_kind")
-    return markers
 
 
 def _fill_holes(labels: NDArray[np.int32], areas: NDArray[np.float64], mask: NDArray[np.bool_]) -> None:
