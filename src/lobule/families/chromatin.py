@@ -40,14 +40,14 @@ def co_occurrence(
     levels = np.minimum(density * np.float32(1 / LEVEL_OD) + np.float32(1e-4), LEVELS - 1).astype(np.int32)
     here = ((owner + 1).astype(np.int32) << _BITS) | levels
     coded[places] = here
-    pairs = []
-    for step in (1, stride - 1, stride, stride + 1):
-        there = coded.take(places + step)
-        # the same nucleus: they differ in the level's bits alone
-        same = (here ^ there) < LEVELS
-        pairs.append((here[same] << _BITS) | (there[same] & (LEVELS - 1)))
     cells = LEVELS * LEVELS
-    table = np.bincount(np.concatenate(pairs), minlength=(count + 1) * cells)[cells:].reshape(count, cells)
+    pairs = np.empty((4, len(here)), np.intp)
+    for pair, step in zip(pairs, (1, stride - 1, stride, stride + 1), strict=True):
+        there = coded.take(places + step)
+        np.bitwise_or(here << _BITS, there & (LEVELS - 1), out=pair)
+        # the same nucleus: they differ in the level's bits alone; what is no pair is counted where no nucleus is
+        pair[(here ^ there) >= LEVELS] = 0
+    table = np.bincount(pairs.reshape(-1), minlength=(count + 1) * cells)[cells:].reshape(count, cells)
     total = np.maximum(table.sum(axis=1), 1)
     i, j = np.divmod(np.arange(cells), LEVELS)
     contrast = table @ ((i - j) ** 2).astype(np.float64) / total
