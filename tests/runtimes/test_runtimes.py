@@ -45,6 +45,18 @@ def test_a_drawn_classifier_gives_the_share_of_red(kind: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_pixels_may_lie_in_memory_as_they_like(kind: str, tmp_path: Path) -> None:
+    runtime = _open(kind, load_model(redness_model(tmp_path / "m")), "patch")
+    plain = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    expected = runtime.run({"pixels": plain})["probabilities"]
+    locked = plain.copy()
+    locked.setflags(write=False)
+    for pixels in (locked, np.asfortranarray(plain), plain[:, ::-1, ::-1].copy()[:, ::-1, ::-1]):
+        np.testing.assert_array_equal(runtime.run({"pixels": pixels})["probabilities"], expected)
+    runtime.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("family", "role"), [("tumor", "patch"), ("nuclei", "segment")])
 def test_numbers_are_the_same_bits_whoever_runs_beside(kind: str, family: str, role: str) -> None:
     model = select_models().get(family)

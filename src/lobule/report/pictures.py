@@ -198,9 +198,7 @@ def _line_alpha(
         if closed and len(points):
             points = np.concatenate([points, points[:2]])
         if len(points) > 1:
-            draw.line(
-                [(float(x), float(y)) for x, y in points], 255, max(1, round(width * _FINER)), joint="curve"
-            )
+            draw.line(list(map(tuple, points.tolist())), 255, max(1, round(width * _FINER)), joint="curve")
     return fine.resize(size, Image.Resampling.BOX)
 
 
@@ -291,10 +289,12 @@ def _under(view: View, scalar: ScalarMap, cells: NDArray[np.uint8]) -> Image:
     columns = np.floor((np.arange(view.size[0]) + 0.5) * view.um_per_px / mpp.x).astype(int)
     rows = np.floor((np.arange(view.size[1]) + 0.5) * view.um_per_px / mpp.y).astype(int)
     height, width = scalar.values.shape
-    found = cells[np.ix_(np.minimum(rows, height - 1), np.minimum(columns, width - 1))]
+    # the four bytes of a color go as one number
+    values = cells.view(np.uint32)[..., 0] if cells.ndim == 3 else cells
+    found = values.take(np.minimum(rows, height - 1), axis=0).take(np.minimum(columns, width - 1), axis=1)
     found[rows >= height] = 0
     found[:, columns >= width] = 0
-    return Image.fromarray(found)
+    return Image.fromarray(found.view(np.uint8).reshape(*found.shape, *cells.shape[2:]))
 
 
 def thumbnail_picture(shown: Shown) -> Picture:

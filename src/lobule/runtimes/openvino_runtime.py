@@ -47,7 +47,9 @@ class OpenVinoRuntime:
         self._compiled = self._load(graph.tile_px)
         self._of_any_size: ov.CompiledModel | None = None
         self._compiling = threading.Lock()
-        self._outputs = [tensor.name for tensor in graph.outputs]
+        # by number a tensor is found sooner than by name
+        self._inputs = {port.get_any_name(): place for place, port in enumerate(self._compiled.inputs)}
+        self._outputs = {port.get_any_name(): place for place, port in enumerate(self._compiled.outputs)}
         self._own = threading.local()
         version = ov.get_version().split("-")[0]
         self.description = f"OpenVINO {version}, CPU, {precision}"
@@ -125,9 +127,20 @@ class OpenVinoRuntime:
         """See Runtime."""
         try:
             request = self._request(inputs)
-            request.infer(dict(inputs), share_inputs=True)
+            # the tensors are the arrays themselves, which this holds until they have been read
+            given = {
+                self._inputs[name]: values if values.flags.carray else np.array(values, order="C")
+                for name, values in inputs.items()
+            }
+            for place, values in given.items():
+                request.set_input_tensor(place, ov.Tensor(values, shared_memory=True))
+            # not infer(), which looks at every input and output in Python while no other thread can
+            request.start_async()
+            request.wait()
             # the request's buffers are overwritten by the next call: the caller gets copies
-            return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+            return {
+                name: np.array(request.get_output_tensor(place).data) for name, place in self._outputs.items()
+            }
         except RuntimeError as error:
             raise InferenceError(
                 f"model {self._model}: OpenVINO failed: {error}", runtime=self.kind
