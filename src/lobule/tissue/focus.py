@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,39 +19,25 @@ _LEAST_CONTRAST = 1.5
 _SIDE_PX = 128
 
 
-@dataclass(frozen=True, eq=False)
-class _Spectrum:
-    """What the power of a square's frequencies takes: ``window`` (side, side), a Hann window of unit power; ``waves``
-    (side, side), the cosines and sines of each frequency along a row; ``fine`` and ``middle`` (side, side), the two
-    bands' shares of each pair of waves."""
+@lru_cache(maxsize=4)
+def _spectrum_weights(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """(window, fine band, middle band): a Hann window of unit power and the bands' shares of a half spectrum."""
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
 
-    window: NDArray[np.float32]
-    waves: NDArray[np.float32]
-    fine: NDArray[np.float32]
-    middle: NDArray[np.float32]
+    def passed(sigma_px: float) -> NDArray[np.float64]:
+        gain: NDArray[np.float64] = np.exp(-2 * (np.pi * sigma_px * frequency) ** 2)
+        return gain
 
-    @staticmethod
-    @lru_cache(maxsize=4)
-    def of(side: int) -> _Spectrum:
-        places = np.arange(side)
-        cosines, sines = np.arange(side // 2 + 1), np.arange(1, (side + 1) // 2)
-        turns = 2 * np.pi / side * places
-        waves = np.concatenate([np.cos(cosines[:, None] * turns), np.sin(sines[:, None] * turns)])
-        number = np.concatenate([cosines, sines])
-        frequency = np.hypot(number[:, None], number) / side
-        # a frequency stands for its mirror image too, where that is another
-        twice = np.where((number == 0) | (2 * number == side), 1.0, 2.0)
-
-        def passed(sigma_px: float) -> NDArray[np.float64]:
-            gain: NDArray[np.float64] = np.exp(-2 * (np.pi * sigma_px * frequency) ** 2)
-            return gain
-
-        hann = 0.5 - 0.5 * np.cos(turns)
-        window = np.outer(hann, hann)
-        window /= np.sqrt((window**2).mean()) * side * side
-        each = np.outer(twice, twice)
-        fine, middle = (1 - passed(0.8)) ** 2 * each, (passed(1.6) - passed(3.2)) ** 2 * each
-        return _Spectrum(*(values.astype(np.float32) for values in (window, waves, fine, middle)))
+    # a half spectrum holds all columns but the first, and the last of an even side, for two
+    twice = np.full(frequency.shape[1], 2.0)
+    twice[0] = 1.0
+    if side % 2 == 0:
+        twice[-1] = 1.0
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side)
+    window = np.outer(hann, hann)
+    window /= np.sqrt((window**2).mean()) * side * side
+    bands = ((1 - passed(0.8)) ** 2 * twice, (passed(1.6) - passed(3.2)) ** 2 * twice)
+    return window.astype(np.float32), bands[0].astype(np.float32), bands[1].astype(np.float32)
 
 
 def sharpness(tiles: NDArray[np.uint8], mpp: float) -> NDArray[np.float64]:
@@ -78,12 +63,12 @@ def sharpness(tiles: NDArray[np.uint8], mpp: float) -> NDArray[np.float64]:
     green = tiles[:, top : top + side * factor, left : left + side * factor, 1].astype(np.float32)
     if factor > 1:
         green = green.reshape(count, side, factor, side, factor).mean(axis=(2, 4))
-    spectrum = _Spectrum.of(side)
+    window, fine, middle = _spectrum_weights(side)
     green -= green.reshape(count, -1).mean(axis=1)[:, None, None]
-    green *= spectrum.window
-    # products with 128 waves are done three times as soon as NumPy's transform of single precision
-    power = np.matmul(spectrum.waves, np.matmul(green, spectrum.waves.T)) ** 2
-    within = [(power * band).reshape(count, -1).sum(axis=1) for band in (spectrum.fine, spectrum.middle)]
+    green *= window
+    spectrum = np.fft.rfft2(green)
+    power = spectrum.real**2 + spectrum.imag**2
+    within = [(power * band).reshape(count, -1).sum(axis=1) for band in (fine, middle)]
     contrast, detail = np.sqrt(np.stack(within[::-1]).astype(np.float64))
     seen = contrast >= _LEAST_CONTRAST
     ratio: NDArray[np.float64] = np.where(seen, detail / np.where(seen, contrast, 1.0), math.nan)
