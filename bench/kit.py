@@ -62,10 +62,10 @@ class Kit:
         return path
 
     def gap_slide(self) -> Path:
-        """A window of the slide without its 1/4 level."""
+        """The slide without its 1/4 level."""
         source = self.slide()
         path = (
-            source.with_name(f"{source.stem}-gap.svs") if self.slide_path is None else self.work / "gap.svs"
+            source.with_name(f"{source.stem}-1-16.svs") if self.slide_path is None else self.work / "1-16.svs"
         )
         if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
             from slide_maker import make_gap_slide

@@ -1,7 +1,7 @@
 """Makes the benchmark's slides.
 
     python bench/slide_maker.py bench OUT.svs        60,000 x 50,000 px at 0.25 um/px, levels 1/4/16/64
-    python bench/slide_maker.py gap BENCH.svs OUT.svs   a window of it with levels 1/16 only
+    python bench/slide_maker.py gap BENCH.svs OUT.svs   the same with levels 1 and 1/16 only
 
 `lobule phantom` draws the tissue. A drawing compresses better than a sharp 40x scan (0.11 against 0.2 to 0.4 bytes
 per pixel of tissue), and decoding costs by the byte, so fine grain is added to the tissue of level 0 until a
@@ -219,36 +219,17 @@ def make_bench_slide(out: Path, size: tuple[int, int] = SIZE) -> None:
     drawn.with_name(f"{drawn.stem}.truth.geojson").unlink(missing_ok=True)
 
 
-def make_gap_slide(source: Path, out: Path, size: tuple[int, int] = (20_480, 16_384)) -> None:
-    """The window of ``source`` with most tissue, with levels 1 and 1/16 only; level-0 tiles are copied as they are."""
+def make_gap_slide(source: Path, out: Path) -> None:
+    """The slide with its levels 1 and 1/16 only, each tile copied as it is."""
     levels = tile_levels(source)
-    level0 = levels[0]
-    step = 16  # level-0 tiles: the window starts on a whole tile of the 1/16 level
-    columns, rows = size[0] // TILE_PX, size[1] // TILE_PX
-    weights = level0.lengths.reshape(level0.rows, level0.columns)
-    places = [
-        (int(weights[y : y + rows, x : x + columns].sum()), y, x)
-        for y in range(0, level0.rows - rows + 1, step)
-        for x in range(0, level0.columns - columns + 1, step)
-    ]
-    if not places:
-        raise SystemExit(f"{source} is smaller than the window of {size[0]} x {size[1]} px")
-    _, top, left = max(places)
+    kept = [levels[0], levels[2]]
 
-    def window(level: TileLevel, divisor: int) -> list[int]:
-        return [
-            (top // divisor + y) * level.columns + left // divisor + x
-            for y in range(rows // divisor)
-            for x in range(columns // divisor)
-        ]
+    def tiles(level: TileLevel) -> Iterator[bytes]:
+        for index in range(len(level.offsets)):
+            yield split_tables(load_tiles(source, level, [index])[0])[0]
 
-    written = []
-    for level, divisor in ((level0, 1), (levels[2], 16)):
-        whole = load_tiles(source, level, window(level, divisor))
-        tiles = [split_tables(data)[0] for data in whole]
-        written.append(WrittenLevel((size[0] // divisor, size[1] // divisor), tiles))
-        tables = split_tables(whole[0])[1]
-    write_slide(out, written, tables, 0.25)
+    tables = split_tables(load_tiles(source, levels[0], [0])[0])[1]
+    write_slide(out, [WrittenLevel(level.size, tiles(level)) for level in kept], tables, 0.25)
 
 
 if __name__ == "__main__":
