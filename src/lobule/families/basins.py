@@ -97,27 +97,22 @@ def _merged(
     rank[np.argsort(tops, kind="stable")] = np.arange(count)
     is_marker = np.ones(count, bool)
     over, entered = np.arange(count), np.full(count, np.inf)
-    # each pass twice, once for either side
-    order = np.argsort(passes)
-    sides = np.stack([one[order], other[order]], axis=1)
-    one, other = sides.reshape(-1), sides[:, ::-1].reshape(-1)
-    height = np.repeat(passes[order].astype(np.float64), 2)
     root = np.arange(count)
     while len(one):
-        highest = np.full(count, -1)
-        # by rising height: of several writes to one place the last stays
-        highest[one] = np.arange(len(one))
-        who = np.flatnonzero(highest >= 0)
-        by = highest[who]
-        goes = rank[other[by]] > rank[who]
-        who, by = who[goes], by[goes]
-        over[who], entered[who] = other[by], height[by]
-        is_marker[who] = height[by] < tops[who] - depth
-        root[who] = other[by]
+        highest = np.full(count, -np.inf, np.float32)
+        np.maximum.at(highest, one, passes)
+        np.maximum.at(highest, other, passes)
+        # either side over its highest pass, where that leads to a higher top
+        up = (passes == highest[one]) & (rank[other] > rank[one])
+        down = (passes == highest[other]) & (rank[other] < rank[one])
+        who, to = np.concatenate([one[up], other[down]]), np.concatenate([other[up], one[down]])
+        over[who], entered[who] = to, highest[who]
+        is_marker[who] = entered[who] < tops[who] - depth
+        root[who] = to
         root = _ends(root)
         one, other = root[one], root[other]
         apart = one != other
-        one, other, height = one[apart], other[apart], height[apart]
+        one, other, passes = one[apart], other[apart], passes[apart]
     over[is_marker], entered[is_marker] = np.flatnonzero(is_marker), np.inf
     while True:
         further = over[over]
