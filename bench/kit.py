@@ -7,12 +7,14 @@ each with the environment variable of the same name: --slide, --model, --peers, 
 from __future__ import annotations
 
 import argparse
+import compileall
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +254,10 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def kit_from(arguments: argparse.Namespace) -> Kit:
+    """The settings. Compiles lobule's modules, as pip does those of whatever it installs, the rivals among them."""
+    package = find_spec("lobule")
+    assert package is not None and package.origin is not None
+    compileall.compile_dir(str(Path(package.origin).parent), quiet=2)
     folder = Path(os.environ.get("LOBULE_BENCH") or Path.home() / ".cache" / "lobule-bench")
     return Kit(
         folder=folder,
