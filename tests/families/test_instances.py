@@ -92,6 +92,16 @@ def test_the_place_in_the_array_does_not_matter() -> None:
         assert (twin == twin[0]).all() and (part == twin[0]).sum() == (inside == label).sum()
 
 
+def test_parts_that_wind_are_one() -> None:
+    maps = np.zeros((1, 41, 83), np.float32)
+    maps[0, ::2] = 1  # a serpentine, down and then back up beside a comb
+    maps[0, 1::4, -1] = maps[0, 3::4, 0] = 1
+    assert split(maps, "components", mask_threshold=0.5).max() == 1
+    maps[0, :, 40] = 0
+    assert split(maps, "components", mask_threshold=0.5).max() == ndimage.label(maps[0])[1] == 22
+    assert split(maps.transpose(0, 2, 1).copy(), "components", mask_threshold=0.5).max() == 22
+
+
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="maps must be"):
         split(np.zeros((1, 8, 8), np.float32), **VALUES)

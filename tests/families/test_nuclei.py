@@ -52,12 +52,14 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
     st.floats(0.02, 0.6) | st.just(0.001),
     st.integers(0, 20),
     st.sampled_from([0, 4, 10, 64]),
+    st.sampled_from([0, 0.5]),
 )
 def test_instances_are_those_of_flooding_the_whole_image(
-    maps: np.ndarray, mask_threshold: float, depth: float, min_area_px: int, levels: int
+    maps: np.ndarray, mask_threshold: float, depth: float, min_area_px: int, levels: int, lowered: float
 ) -> None:
     if levels:  # many equal heights: plateaus, tops and passes alike
         maps[1] = np.round(maps[1] * levels) / levels
+    maps[1] -= lowered
     slow = find_slowly(maps, mask_threshold, depth, min_area_px)
     fast = split(
         maps,

@@ -315,7 +315,7 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
             slide.properties.bounds,
             clock,
         )
-        ahead.submit(_load_what_is_needed_later, nuclei=_why_skip_unseen("nuclei", prepared) is None)
+        ahead.submit(_load_what_ends_a_run)
         if will_find_tumor:
             over = TumorPass(
                 slide, prepared.models["tumor"], networks, workers, thorough=options.thorough, clock=clock
@@ -363,19 +363,21 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         model = prepared.models["nuclei"]
         networks.start(model, "segment", workers)
         place = _where(seen, tumor)
-        nuclei = measure_nuclei(
-            slide,
-            prepared.slide_id,
-            place,
-            model,
-            networks,
-            workers,
-            limit=options.nuclei_tiles,
-            thorough=options.thorough,
-            records=work.records("nuclei", prepared.stage_plan("nuclei", place=place.sha256)),
-            clock=clock,
-            reporter=reporter,
-        )
+        with ThreadPoolExecutor(1, thread_name_prefix="lobule-ahead") as ahead:
+            ahead.submit(_load_what_ends_nuclei)
+            nuclei = measure_nuclei(
+                slide,
+                prepared.slide_id,
+                place,
+                model,
+                networks,
+                workers,
+                limit=options.nuclei_tiles,
+                thorough=options.thorough,
+                records=work.records("nuclei", prepared.stage_plan("nuclei", place=place.sha256)),
+                clock=clock,
+                reporter=reporter,
+            )
         stages.append(_done("nuclei", model, nuclei, thorough=options.thorough))
         measured += nuclei_measurements(nuclei)
         notices += nuclei_notices(nuclei, prepared)
@@ -400,21 +402,19 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
     )
 
 
-def _load_what_is_needed_later(*, nuclei: bool) -> None:
-    """Imports what the end of the run needs while its networks keep the cores busy outside Python's lock."""
-    names = ["lobule.analysis.files", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"]
-    if nuclei:
-        names += [
-            "lobule.analysis.nuclei_stage",
-            "scipy.ndimage",
-            "scipy.sparse.csgraph",
-            "skimage.segmentation",
-        ]
-    for name in names:
+def _load_what_ends_a_run() -> None:
+    """Imports what the report and the files need while the networks keep the cores busy outside Python's lock."""
+    for name in ("lobule.analysis.files", "PIL.Image", "PIL.ImageFilter", "shapely", "tifffile"):
         import_module(name)
     from lobule.report import page_template
 
     page_template()
+
+
+def _load_what_ends_nuclei() -> None:
+    """The same for what follows the last tile of nuclei: SciPy takes longer to import than a field to look at."""
+    for name in ("scipy.spatial", "scipy.special"):
+        import_module(name)
 
 
 def _why_skip(family: Literal["tumor", "nuclei"], prepared: Prepared, seen: TissueOutcome) -> str | None:

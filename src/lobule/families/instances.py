@@ -6,8 +6,7 @@ of each pixel to the outside of its part is flooded from its h-maxima, for netwo
 
 Nearly all nuclei stand alone or hold one marker, and are then what the mask says. So connected parts are found
 on runs (maximal stretches of a row, a sixteenth of the pixels). The markers of all parts are found together, with
-what a flood gives each of them in whatever order (`markers_of`); a priority queue sees the few other pixels alone, on
-a small array of their own.
+what a flood gives each of them (`flooded`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.families.basins import markers_of
+from lobule.families.basins import ends, flooded
 from lobule.geometry import Box
 
 __all__ = ["Splitting", "Way", "split", "split_near"]
@@ -208,22 +207,24 @@ class _Runs:
         Runs of neighboring rows touch when they share a column (``reach`` 0, 4-connected) or come within one
         column of each other (``reach`` 1, 8-connected).
         """
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import connected_components
-
         size = len(self.starts)
         if size == 0:
             return np.zeros(0, np.int32), 0
         below = np.searchsorted(self.stops, self.starts + (self.stride - reach), side="right")
         beyond = np.searchsorted(self.starts, self.stops + (self.stride + reach), side="left")
         touched = np.maximum(beyond - below, 0)
-        ends = np.cumsum(touched)
-        beside = np.arange(ends[-1]) + np.repeat(below - (ends - touched), touched)
-        links = csr_array(
-            (np.ones(len(beside), np.int8), beside, np.concatenate([[0], ends])), shape=(size, size)
-        )
-        count, part = connected_components(links, directed=False)
-        return part, int(count)
+        above, below = np.repeat(np.arange(size), touched), _stretches(below, touched)
+        first = np.arange(size)
+        while len(above):
+            # of two parts that touch, the later becomes the earlier one's
+            np.minimum.at(first, np.maximum(above, below), np.minimum(above, below))
+            first = ends(first)
+            above, below = first[above], first[below]
+            apart = above != below
+            above, below = above[apart], below[apart]
+        alone = first == np.arange(size)
+        number = np.cumsum(alone, dtype=np.int32) - np.int32(1)
+        return number[first], int(np.count_nonzero(alone))
 
     def bounds(self, part: NDArray[np.int32], count: int) -> _Bounds:
         """The bounding box of each of ``count`` parts."""
@@ -314,45 +315,13 @@ class _Parted:
 
 
 def _parted(pixels: _Pixels, heights: NDArray[np.float32], depth: float) -> _Parted:
-    """What a flood makes of the parts that hold several markers, of which more than ``depth`` lies between two."""
+    """What a flood makes of the parts that hold several markers, where more than ``depth`` lies between two."""
     part = pixels.part
-    found = markers_of(heights, pixels.places, stride=pixels.stride, rows=pixels.at.height, depth=depth)
+    found = flooded(heights, pixels.places, stride=pixels.stride, rows=pixels.at.height, depth=depth)
     several = np.bincount(part[found.tops], minlength=len(pixels.bounds.x0)) > 1
     shown = several[part]
-    # the place behind the last marker is that of no marker
-    number = np.cumsum(np.append(several[part[found.tops]], False), dtype=np.int32)
-    number[-1] = 0
-    nucleus = number[found.owner[shown]]
-    kept = _Pixels(pixels.places[shown], part[shown], pixels.bounds, pixels.at)
-    _decide(kept, heights[shown], nucleus)
-    return _Parted(kept.places, kept.part, nucleus)
-
-
-def _decide(pixels: _Pixels, heights: NDArray[np.float32], nucleus: NDArray[np.int32]) -> None:
-    """Floods, in place, the pixels that are nobody's (0) yet from those that are: highest first, by a queue."""
-    from skimage.segmentation import watershed
-
-    unsure = np.bincount(pixels.part[nucleus == 0], minlength=len(pixels.bounds.x0)) > 0
-    shown = unsure[pixels.part]
-    if not shown.any():
-        return
-    some = _Pixels(pixels.places[shown], pixels.part[shown], pixels.bounds, pixels.at)
-    places, shape = some.laid_out()
-    # many heights are equal: without an order among them of its own a part would depend on the others.
-    # float32 counts to 2^24
-    rank = np.zeros(shape, np.float32 if len(places) < 1 << 24 else np.float64)
-    rank.reshape(-1)[places[np.argsort(heights[shown], kind="stable")]] = np.arange(len(places))
-    labels, left = np.zeros(shape, np.int32), np.zeros(shape, bool)
-    labels.reshape(-1)[places] = nucleus[shown]
-    left.reshape(-1)[places] = nucleus[shown] == 0
-    # an empty pixel lies around each part
-    beside = left.copy()
-    beside[1:] |= left[:-1]
-    beside[:-1] |= left[1:]
-    beside[:, 1:] |= left[:, :-1]
-    beside[:, :-1] |= left[:, 1:]
-    flooded = watershed(-rank, labels, mask=left | (beside & (labels > 0)), connectivity=1)
-    nucleus[shown] = np.where(left, flooded, labels).reshape(-1)[places]
+    number = np.cumsum(several[part[found.tops]], dtype=np.int32)
+    return _Parted(pixels.places[shown], part[shown], number[found.owner[shown]])
 
 
 def _to_outside(pixels: _Pixels) -> NDArray[np.float32]:
