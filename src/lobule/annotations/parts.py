@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Parts", "connected_parts"]
+__all__ = ["Parts", "connected_parts", "connected_runs", "ends"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,31 +68,42 @@ def connected_parts(mask: NDArray[np.bool_], *, diagonal: bool) -> Parts:
     flat = framed.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     start, end = edges[0::2], edges[1::2]
+    part, count = connected_runs(start, end, stride=stride, diagonal=diagonal)
+    row = start // stride
+    area = np.bincount(part, weights=end - start, minlength=count).astype(np.int64)
+    return Parts((height, width), row, start - row * stride - 1, end - row * stride - 1, part, area)
+
+
+def connected_runs(
+    start: NDArray[np.intp], end: NDArray[np.intp], *, stride: int, diagonal: bool
+) -> tuple[NDArray[np.intp], int]:
+    """The connected part, from 0, of each run ``start ≤ pixel < end`` (R,) of a flattened picture, and their number.
+
+    Rows are ``stride`` long, runs in order, parts in order of their first. Runs of neighboring rows touch where they
+    share a column, or with ``diagonal`` come within one of each other.
+    """
     reach = 1 if diagonal else 0
     first = np.searchsorted(end, start + stride - reach, side="right")
     last = np.searchsorted(start, end + stride + reach, side="left")
     below = np.maximum(last - first, 0)
-    upper = np.repeat(np.arange(len(start)), below)
-    lower = np.arange(below.sum()) - np.repeat(np.cumsum(below) - below, below) + np.repeat(first, below)
-    _, part = np.unique(_least_connected(len(start), upper, lower), return_inverse=True)
-    row = start // stride
-    area = np.bincount(part, weights=end - start).astype(np.int64)
-    return Parts((height, width), row, start - row * stride - 1, end - row * stride - 1, part, area)
-
-
-def _least_connected(count: int, one: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each of ``count`` things the least number that it is connected with through the pairs."""
-    least = np.arange(count)
-    while True:
-        a, b = least[one], least[other]
-        apart = a != b
-        if not apart.any():
-            return least
+    one = np.repeat(np.arange(len(start)), below)
+    other = np.arange(below.sum()) - np.repeat(np.cumsum(below) - below, below) + np.repeat(first, below)
+    least = np.arange(len(start))
+    while len(one):
+        # of two parts that touch, the later becomes the earlier one's
+        np.minimum.at(least, np.maximum(one, other), np.minimum(one, other))
+        least = ends(least)
+        one, other = least[one], least[other]
+        apart = one != other
         one, other = one[apart], other[apart]
-        a, b = a[apart], b[apart]
-        np.minimum.at(least, np.maximum(a, b), np.minimum(a, b))
-        while True:
-            jumped = least[least]
-            if np.array_equal(jumped, least):
-                break
-            least = jumped
+    alone = least == np.arange(len(least))
+    return (np.cumsum(alone) - 1)[least], int(np.count_nonzero(alone))
+
+
+def ends(toward: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where each way ends, every step of which is ``toward`` (n,); the last step leads to itself."""
+    while True:
+        further = toward[toward]
+        if np.array_equal(toward, further):
+            return toward
+        toward = further

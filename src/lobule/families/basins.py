@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Flooded", "ends", "flooded"]
+from lobule.annotations.parts import ends
+
+__all__ = ["Flooded", "flooded"]
 
 _NEVER, _AT_ONCE = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -30,15 +32,6 @@ class Flooded:
 
     tops: NDArray[np.intp]
     owner: NDArray[np.intp]
-
-
-def ends(toward: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where each way ends, every step of which is ``toward`` (n,); the last step leads to itself."""
-    while True:
-        further = toward[toward]
-        if np.array_equal(toward, further):
-            return toward
-        toward = further
 
 
 def flooded(
@@ -84,15 +77,11 @@ def flooded(
 
     unsure = np.flatnonzero((entered < _AT_ONCE)[basin])
     if len(unsure):
-        towards = np.arange(len(places))
-        towards[unsure] = _first_reached(heights, places, number, steps, basin, entered, unsure)
-        ahead = towards[unsure]
-        while True:
-            further = towards[ahead]
-            if np.array_equal(ahead, further):
-                break
-            towards[unsure] = ahead = further
-        owner[unsure] = owner[ahead]
+        source = _first_reached(heights, places, number, stride, basin, entered, unsure)
+        # from one to the next, until the source is none of them
+        place = np.minimum(np.searchsorted(unsure, source), len(unsure) - 1)
+        towards = np.where(unsure[place] == source, place, np.arange(len(unsure)))
+        owner[unsure] = owner[source[ends(towards)]]
     return Flooded(tops[is_marker], owner)
 
 
@@ -162,14 +151,14 @@ def _first_reached(
     heights: NDArray[np.float32],
     places: NDArray[np.intp],
     number: NDArray[np.int32],
-    steps: NDArray[np.intp],
+    stride: int,
     basin: NDArray[np.intp],
     entered: NDArray[np.int64],
     unsure: NDArray[np.intp],
 ) -> NDArray[np.intp]:
     """From which pixel each of ``unsure`` (k,) is reached: of high ones the entry of their basin, else a neighbor.
 
-    ``number``: the place in the list of each pixel of the array; ``steps``: to the neighbors, 0 among them.
+    ``number``: the place in the list of each pixel of the array whose rows are ``stride`` long.
     """
     entry = entered[basin[unsure]]
     source = _pixels(entry)
@@ -177,7 +166,7 @@ def _first_reached(
     of = places[unsure[low]]
     first = np.full(len(of), _NEVER)
     best = np.empty(len(of), np.intp)
-    for step in steps[steps != 0]:
+    for step in (-stride, -1, 1, stride):
         there = number.take(of + step)
         reached = np.minimum(_keys(heights, there), entered[basin[there]])
         sooner = (there >= 0) & (reached > first)

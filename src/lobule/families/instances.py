@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.families.basins import ends, flooded
+from lobule.annotations.parts import connected_runs
+from lobule.families.basins import flooded
 from lobule.geometry import Box
 
 __all__ = ["Splitting", "Way", "split", "split_near"]
@@ -129,7 +130,7 @@ def split_near(
     mask = np.zeros((maps.shape[1], maps.shape[2] + 1), bool)
     np.greater(probability, mask_threshold, out=mask[:, :-1])
     runs = _Runs.of(mask)
-    part, count = runs.joined(reach=0)
+    part, count = connected_runs(runs.starts, runs.stops, stride=runs.stride, diagonal=False)
     bounds = runs.bounds(part, count)
     near = (bounds.x0 < box.x1) & (bounds.x1 > box.x0) & (bounds.y0 < box.y1) & (bounds.y1 > box.y0)
     if not near.any():
@@ -201,32 +202,7 @@ class _Runs:
             changes = np.concatenate([np.zeros(1, np.intp), changes])
         return _Runs(changes[::2], changes[1::2], mask.shape[1])
 
-    def joined(self, reach: int) -> tuple[NDArray[np.int32], int]:
-        """The connected part each run belongs to, from 0, and their number.
-
-        Runs of neighboring rows touch when they share a column (``reach`` 0, 4-connected) or come within one
-        column of each other (``reach`` 1, 8-connected).
-        """
-        size = len(self.starts)
-        if size == 0:
-            return np.zeros(0, np.int32), 0
-        below = np.searchsorted(self.stops, self.starts + (self.stride - reach), side="right")
-        beyond = np.searchsorted(self.starts, self.stops + (self.stride + reach), side="left")
-        touched = np.maximum(beyond - below, 0)
-        above, below = np.repeat(np.arange(size), touched), _stretches(below, touched)
-        first = np.arange(size)
-        while len(above):
-            # of two parts that touch, the later becomes the earlier one's
-            np.minimum.at(first, np.maximum(above, below), np.minimum(above, below))
-            first = ends(first)
-            above, below = first[above], first[below]
-            apart = above != below
-            above, below = above[apart], below[apart]
-        alone = first == np.arange(size)
-        number = np.cumsum(alone, dtype=np.int32) - np.int32(1)
-        return number[first], int(np.count_nonzero(alone))
-
-    def bounds(self, part: NDArray[np.int32], count: int) -> _Bounds:
+    def bounds(self, part: NDArray[np.intp], count: int) -> _Bounds:
         """The bounding box of each of ``count`` parts."""
         y, x = np.divmod(self.starts, self.stride)
         x0, y0 = np.full(count, self.stride), np.zeros(count, np.intp)
@@ -285,12 +261,12 @@ class _Pixels:
     in an unset pixel, and the ``part`` of each, (n,); ``bounds`` are all parts'."""
 
     places: NDArray[np.intp]
-    part: NDArray[np.int32]
+    part: NDArray[np.intp]
     bounds: _Bounds
     at: Box
 
     @staticmethod
-    def of(runs: _Runs, part: NDArray[np.int32], bounds: _Bounds, at: Box) -> _Pixels:
+    def of(runs: _Runs, part: NDArray[np.intp], bounds: _Bounds, at: Box) -> _Pixels:
         return _Pixels(_stretches(runs.starts, runs.lengths), np.repeat(part, runs.lengths), bounds, at)
 
     @property
@@ -310,7 +286,7 @@ class _Parted:
     """The pixels of all parts with several markers: ``places``, ``part`` and ``nucleus``, counted from 1, (n,) each."""
 
     places: NDArray[np.intp]
-    part: NDArray[np.int32]
+    part: NDArray[np.intp]
     nucleus: NDArray[np.int32]
 
 
@@ -377,7 +353,7 @@ def _fill_holes(labels: NDArray[np.int32], areas: NDArray[np.float64], mask: NDA
     flat = ground.reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = _Runs(np.concatenate([[0], changes[1::2]]), np.concatenate([changes[::2], [len(flat)]]), stride)
-    hole, count = runs.joined(reach=1)
+    hole, count = connected_runs(runs.starts, runs.stops, stride=runs.stride, diagonal=True)
     if count == 1:
         return
     inner = hole != hole[0]
