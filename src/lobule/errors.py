@@ -141,11 +141,12 @@ class InferenceError(LobuleError, RuntimeError):
 
 
 class ConfigurationError(LobuleError, ValueError):
-    """An option has a value that it cannot have."""
+    """An option has a value that it cannot have; None: it is needed and was left out."""
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(f"{option}: {value!r} is not possible here; {allowed}")
+        what = f"{option} is needed" if value is None else f"{option}: {value!r} is not possible here"
+        super().__init__(f"{what}; {allowed}")
 
 
 class LeakageError(LobuleError, ValueError):

@@ -291,6 +291,8 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     for one, other, shipped in zip(found.scores, again.scores, card.scores, strict=False):
         assert one.name == other.name and abs(one.value - other.value) < 2e-3
         assert shipped == other
+    with pytest.raises(ConfigurationError, match="--recipe is needed; a model's parts"):
+        evaluate(tmp_path / "nuclei-mine", data, "test", say=lambda _: None)
     # behind them how it bears disturbance
     beyond = [score.name for score in card.scores[len(found.scores) :]]
     assert beyond[7:] == [f"Dice with the undisturbed, {one.name}" for one in DISTURBANCES]
