@@ -17,7 +17,7 @@ from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, S
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model, shipped_models
 from lobule.strict import changed
-from lobule.tiles import tile_shares
+from lobule.tiles import TileGrid, tile_shares
 
 if TYPE_CHECKING:
     from lobule.analysis.nuclei_stage import NucleiOutcome
@@ -109,6 +109,10 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
     patch_threshold = model.card.thresholds["patch"]
     area = sum(region.area_mm2 for region in tumor.regions)
     cells_mm2 = cell_areas_mm2(tumor.decided_on)
+    tissue_mm2 = _tissue_of_cells(tumor, seen) * cells_mm2
+
+    def share_at(threshold: float) -> float:
+        return float(tissue_mm2[tumor_mask(tumor.decided_on, threshold)].sum() / tissue_mm2.sum())
 
     def area_at(threshold: float) -> float:
         mask = tumor_mask(tumor.decided_on, threshold)
@@ -125,7 +129,6 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
     odds = tumor.threshold / (1 - tumor.threshold)
     strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
     least, most = min(area, area_at(strict)), max(area, area_at(lax))
-    tissue_mm2 = seen.area_mm2
     swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
     judged = np.isfinite(tumor.heatmap.values)
     rows = [
@@ -149,18 +152,19 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
             how=f"connected parts of at least {least_region_mm2(tumor.frame):.2g} mm²",
         ),
     ]
-    if tissue_mm2 > 0:
+    if tissue_mm2.any():
+        share = share_at(tumor.threshold)
         rows.append(
             Measurement(
                 stage="tumor",
                 name="tumor_share",
-                label="Tumor region, relative to the tissue area",
-                value=_rounded(area / tissue_mm2),
+                label="Tumor region, share of the tissue",
+                value=_rounded(share),
                 unit="",
-                low=_rounded(least / tissue_mm2),
-                high=_rounded(most / tissue_mm2),
+                low=_rounded(min(share, share_at(strict))),
+                high=_rounded(max(share, share_at(lax))),
                 bounds="other thresholds",
-                how=f"{swing}; a region may enclose glass, so the ratio may exceed 1",
+                how=f"the tissue in the region over all tissue: glass that a region encloses is left out; {swing}",
             )
         )
     if not tumor.tiles:
@@ -191,8 +195,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
                 how=f"among {int(focus.sum())} tiles with enough structure to judge",
             )
         )
-    if share := _blurred_share(tumor):
-        rows.append(share)
+    if on_blurred := _blurred_share(tumor):
+        rows.append(on_blurred)
     return rows
 
 
@@ -209,6 +213,12 @@ def _blurred_share(tumor: TumorOutcome) -> Measurement | None:
         unit="",
         how="share of the region's area, by tiles out of focus",
     )
+
+
+def _tissue_of_cells(tumor: TumorOutcome, seen: TissueOutcome) -> NDArray[np.float64]:
+    """The share of each cell, of the map that the regions were decided on, that is tissue."""
+    frame = tumor.decided_on.frame
+    return tile_shares(TileGrid(frame.size, 1), seen.tissue.mask, seen.frame, frame)
 
 
 def _unjudged_share(tumor: TumorOutcome, seen: TissueOutcome) -> float:

@@ -226,7 +226,7 @@ def _facts(findings: Findings) -> list[_Fact]:
     wanted = (
         ("tissue_area", "Tissue"),
         ("tumor_area", "Tumor region"),
-        ("tumor_share", "Tumor / tissue"),
+        ("tumor_share", "Tumor, share of tissue"),
         ("nuclear_density", "Nuclei"),
         ("nuclear_area_median", "Median nuclear area"),
     )

@@ -211,7 +211,8 @@ def _is_blank(image: NDArray[np.uint8], usable: NDArray[np.bool_]) -> bool:
 def _shaped(raw: NDArray[np.bool_], usable: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
     mask = raw
     for radius_um in _CLOSING_UM:
-        mask = close_disk(mask, round(radius_um / mpp))
+        # of an image smaller than the disk nothing is left to tell
+        mask = close_disk(mask, min(round(radius_um / mpp), max(mask.shape)))
     mask &= usable
     # on a small field a speck is 0.5 % of it
     mask = drop_small(mask, min(_SPECK_MM2 * 1e6 / mpp**2, 0.005 * mask.size))
