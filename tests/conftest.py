@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes is the machine's and its other users' affair: no test fails for it;
+# a folder that all examples of a test share is one that each writes anew
+_UNASKED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("lobule", deadline=None, suppress_health_check=_UNASKED)
+settings.load_profile("lobule")
 
 ROOT = Path(__file__).resolve().parents[1]
 

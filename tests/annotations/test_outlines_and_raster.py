@@ -34,7 +34,7 @@ def _check(mask: np.ndarray) -> None:
     assert (rasterize(polygons, _pixels(*mask.shape[::-1])) == mask).all()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(masks)
 def test_polygons_have_the_parts_area_are_valid_and_paint_the_mask_again(mask: np.ndarray) -> None:
     _check(mask)
@@ -60,7 +60,7 @@ def test_an_empty_mask_has_no_polygons_and_a_full_one_a_box() -> None:
     assert len(polygon.exterior.coords) == 5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(masks, st.floats(0.5, 3))
 def test_simplified_polygons_stay_valid(mask: np.ndarray, tolerance: float) -> None:
     simple = polygons_from_mask(mask, simplify_px=tolerance)
@@ -78,7 +78,7 @@ coordinates = st.floats(-20, 60, allow_nan=False).map(lambda v: round(v, 3) + 0.
 rings = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rings, st.floats(0.6, 4.0), st.floats(0.6, 4.0))
 def test_a_pixel_is_painted_exactly_where_shapely_finds_its_center_inside(
     ring: list[tuple[float, float]], sx: float, sy: float
@@ -95,7 +95,7 @@ def test_a_pixel_is_painted_exactly_where_shapely_finds_its_center_inside(
     assert (painted == expected)[clear].all()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(rings, st.integers(1, 40), st.integers(1, 200))
 def test_a_polygon_painted_in_bands_is_the_same(
     ring: list[tuple[float, float]], crossings: int, pixels: int

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -170,7 +170,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
             tissue_from_file(path, FRAME)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     seed=st.integers(0, 2**31), flips=st.integers(1, 6), kind=st.sampled_from(["json", "xml", "png", "tiff"])
 )
@@ -282,7 +282,7 @@ def test_what_reaches_outside_is_cut_off_with_a_warning(tmp_path: Path) -> None:
     assert len(told) == 1
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(width=st.integers(1, 50), seed=st.integers(0, 9), scale=st.floats(0.7, 9))
 def test_a_mask_is_looked_up_at_the_centers_of_working_pixels(
     tmp_path: Path, width: int, seed: int, scale: float

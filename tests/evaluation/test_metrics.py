@@ -92,7 +92,7 @@ def test_aji_equals_the_slow_one(truth: np.ndarray, found: np.ndarray) -> None:
     assert aji(truth, found) == pytest.approx(slow_aji(truth, found))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     hnp.arrays(np.int32, (4, 5), elements=st.integers(0, 3)),
     hnp.arrays(np.int32, (4, 5), elements=st.integers(0, 3)),

@@ -208,7 +208,7 @@ def test_a_degenerate_outline_is_repaired_and_its_neighbors_are_kept(
 points = st.tuples(st.floats(-20, 120, width=32), st.floats(-20, 120, width=32))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     outlines=st.lists(st.lists(points, max_size=9), max_size=6),
     offset=st.tuples(st.integers(0, 60), st.integers(0, 60)),
@@ -262,7 +262,7 @@ def test_equal_nuclei_give_equal_bytes_however_batched_and_whenever(
 coordinate = st.one_of(st.floats(-2_000, 2_000), st.floats(0, 3e6)).map(lambda value: round(value, 2))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.tuples(coordinate, coordinate), min_size=3, max_size=7), max_size=5))
 def test_outlines_written_at_once_read_as_written_one_by_one(
     outlines: list[list[tuple[float, float]]],

@@ -135,7 +135,7 @@ def test_values_that_a_way_lacks_or_has_no_use_for_are_refused(values: dict[str,
         Splitting(mask_threshold=0.5, **values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     hnp.arrays(np.float32, (2, 18, 23), elements=st.floats(0, 1, width=32)),
     st.integers(0, 12),

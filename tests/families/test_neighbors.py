@@ -21,7 +21,7 @@ def test_one_or_none_has_no_neighbor() -> None:
     assert nearest_um(np.zeros((1, 2))).tolist() == [np.inf]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**16), st.integers(2, 60))
 def test_the_nearest_is_the_nearest_of_all(seed: int, count: int) -> None:
     points = np.random.default_rng(seed).uniform(0, 100, (count, 2))
@@ -41,7 +41,7 @@ def boxes_of(chosen: np.ndarray) -> np.ndarray:
     return np.asarray(corners, float)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**16), st.booleans())
 def test_how_far_is_seen_is_the_distance_to_where_nobody_looked(seed: int, whole: bool) -> None:
     random = np.random.default_rng(seed)

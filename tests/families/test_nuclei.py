@@ -45,7 +45,7 @@ def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
     return len(pairs) == len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1]))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     clouds,
     st.floats(0.2, 0.8),
@@ -72,7 +72,7 @@ def test_instances_are_those_of_flooding_the_whole_image(
     assert fast.max() == slow.max()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(clouds, st.floats(0.2, 0.8), st.floats(0.2, 4), st.integers(0, 20))
 def test_the_classic_watershed_is_that_of_flooding_every_parts_own_distances(
     maps: np.ndarray, mask_threshold: float, split_px: float, min_area_px: int
@@ -85,7 +85,7 @@ def test_the_classic_watershed_is_that_of_flooding_every_parts_own_distances(
     assert same_partition(slow, fast)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clouds, st.floats(0.2, 0.8), st.integers(0, 20))
 def test_components_are_the_parts_of_the_mask_with_small_holes_filled(
     maps: np.ndarray, mask_threshold: float, min_area_px: int
@@ -95,7 +95,7 @@ def test_components_are_the_parts_of_the_mask_with_small_holes_filled(
     assert same_partition(slow, fast)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(clouds, st.floats(0.3, 0.8), st.floats(0.02, 0.6), st.data())
 def test_near_a_box_are_all_instances_whose_centroid_may_lie_in_it(
     maps: np.ndarray, mask_threshold: float, depth: float, data: Any
@@ -145,7 +145,7 @@ def _from_least(points: np.ndarray) -> np.ndarray:
     return min(ways, key=lambda way: tuple(way[1]))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(clouds, st.floats(0.3, 0.8), st.randoms())
 def test_outlines_are_those_of_marching_squares(maps: np.ndarray, threshold: float, random: Any) -> None:
     labels = find_slowly(maps, threshold, 0.7, 1).astype(np.int32)
@@ -165,7 +165,7 @@ def test_outlines_are_those_of_marching_squares(maps: np.ndarray, threshold: flo
         assert np.sum(outline[:, 0] * following[:, 1] - outline[:, 1] * following[:, 0]) > 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clouds, st.floats(0.3, 0.7), st.integers(0, 12), st.integers(0, 2**16))
 def test_measures_and_outlines_are_those_of_each_nucleus_by_itself(
     maps: np.ndarray, threshold: float, margin: int, seed: int
@@ -302,7 +302,7 @@ def test_a_cards_thresholds_choose_the_way_and_the_number_of_maps() -> None:
         count({"mask": 0.5, "depth": 0.2})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(3, 30), max_size=8), st.integers(0, 2**16))
 def test_nuclei_come_back_from_bytes_as_they_were(lengths: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -197,7 +197,7 @@ def test_neighbors_that_touch_across_a_seam_and_parts_of_one_tile_stay() -> None
     assert _in_others(chain, [0, 1, 2]) == [False, True, False]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.floats(-15, 15), st.floats(-5, 5), st.floats(1, 6), st.integers(0, 3)),

@@ -65,7 +65,7 @@ def test_what_one_tile_tells_apart_is_not_joined() -> None:
     assert settle([(9, 5, 3, 0, False), (9.5, 5, 3, 0, False)]) == [True, True]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**16), st.integers(1, 60))
 def test_the_order_of_tiles_does_not_matter_and_the_result_is_settled(seed: int, count: int) -> None:
     random = np.random.default_rng(seed)

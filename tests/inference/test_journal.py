@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lobule.errors import ResultWriteError
@@ -30,7 +30,6 @@ def calls(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @given(kept=records, cut=st.integers(0, 400))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_a_cut_journal_holds_a_prefix_of_its_records(
     tmp_path: Path, kept: dict[int, bytes], cut: int
 ) -> None:

@@ -27,7 +27,7 @@ def random_layout(seed: int, mark: bool) -> Layout:
     return Layout((CELLS * 64, CELLS * 64), 64, layers, cells, marks, seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), mark=st.booleans())
 def test_tile_labels_are_the_labels_of_their_points(seed: int, mark: bool) -> None:
     layout = random_layout(seed, mark)
@@ -39,7 +39,7 @@ def test_tile_labels_are_the_labels_of_their_points(seed: int, mark: bool) -> No
     assert set(np.unique(labels)) <= set(near)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6))
 def test_a_sure_tile_shows_one_layer_and_so_does_a_cell_around_it(seed: int) -> None:
     layout = random_layout(seed, True)
@@ -52,7 +52,7 @@ def test_a_sure_tile_shows_one_layer_and_so_does_a_cell_around_it(seed: int) -> 
         assert not layout.marks_in(int(column), int(row))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_a_label_is_the_last_layer_whose_interpolated_field_is_positive(seed: int) -> None:
     layout = random_layout(seed, False)

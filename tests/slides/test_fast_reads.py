@@ -13,7 +13,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from slides.painted import Picture, reduce, write_dicom, write_pyramid
 
@@ -54,7 +54,7 @@ def texture(width: int, height: int, seed: int = 0) -> Picture:
     return (coarse[:height, :width] + noise).clip(0, 255).astype(np.uint8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     size=st.tuples(st.integers(1, 40), st.integers(1, 30)),
     factor=st.tuples(st.integers(1, 20), st.integers(1, 20)),
@@ -109,7 +109,7 @@ def plain_resample(
     return exact
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     step=st.tuples(st.floats(1.0, 9.0), st.floats(1.0, 9.0)),
     first=st.tuples(st.integers(0, 30), st.integers(0, 30)),
@@ -218,7 +218,7 @@ BOXES = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(box=BOXES, factor=st.tuples(*[st.sampled_from([1, 2, 2, 3, 4, 8])] * 2))
 def test_means_taken_tile_by_tile_equal_means_of_the_region(
     jpeg_slide: Slide, box: Box, factor: tuple[int, int]

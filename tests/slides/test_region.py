@@ -48,7 +48,7 @@ def boxes(draw: st.DrawFn, reach: int = 40, largest: int = 9) -> Box:
     return Box(x, y, x + draw(st.integers(1, largest)), y + draw(st.integers(1, largest)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     box=boxes(),
     step=st.tuples(*[st.one_of(st.sampled_from([1.0, 2.0, 3.0, 1.5]), st.floats(1.0, 7.0))] * 2),
@@ -65,7 +65,7 @@ def test_a_working_pixel_is_the_mean_over_its_area(
     assert np.abs(read_region(slide, frame, box) - expected).max() <= 0.51
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     first=boxes(reach=60, largest=40),
     second=boxes(reach=60, largest=40),
@@ -91,7 +91,7 @@ def test_a_working_pixel_is_the_same_through_any_box(
     assert np.abs(part(first) - part(second)).max() <= 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(mpp=st.tuples(*[st.floats(0.1, 4.0)] * 2), own=st.sampled_from([(0.25, 0.25), (0.25, 0.5)]))
 def test_a_place_is_exact_to_half_a_working_pixel(mpp: tuple[float, float], own: tuple[float, float]) -> None:
     slide = ArraySlide(
@@ -194,7 +194,7 @@ def test_the_overview_of_a_slide_of_one_huge_level_takes_little_memory(mpp: floa
     assert np.abs(image[0, inside, 0] - place[inside]).max() <= 1.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     box=boxes(reach=60, largest=70),
     step=st.sampled_from([1.0, 2.0, 1.5]),

@@ -24,7 +24,7 @@ def test_optical_density_is_the_negative_decimal_logarithm() -> None:
     assert optical_density(levels) == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**16))
 def test_separation_equals_solving_the_mixture_pixel_by_pixel(seed: int) -> None:
     rgb = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)

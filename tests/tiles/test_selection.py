@@ -38,7 +38,7 @@ def _slow_share(
     return covered / ((x1 - x0) * (y1 - y0))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     mask_eighths=st.integers(8, 100),

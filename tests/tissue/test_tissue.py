@@ -249,7 +249,7 @@ def test_arrays_that_are_no_overview_are_refused() -> None:
             find_tissue(wrong, 8.0)  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**16), radius=st.integers(0, 6))
 def test_disk_morphology_equals_a_plain_structuring_element(seed: int, radius: int) -> None:
     random = np.random.default_rng(seed)
@@ -272,7 +272,7 @@ def test_small_parts_and_holes_are_told_by_their_area() -> None:
     assert not fill_small(np.zeros((5, 5), bool), 100).any()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 255), min_size=2, max_size=60))
 def test_otsu_equals_trying_every_threshold(values: list[int]) -> None:
     array = np.array(values, np.uint8)
@@ -285,7 +285,7 @@ def test_otsu_equals_trying_every_threshold(values: list[int]) -> None:
     assert between(_otsu(array)) == pytest.approx(best)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.tuples(*[st.integers(0, 255)] * 3))
 def test_hsv_is_that_of_the_standard_library(color: tuple[int, int, int]) -> None:
     import colorsys

@@ -89,7 +89,7 @@ def test_uncovered_corners_hold_no_nucleus_and_mirror_the_image() -> None:
     assert (turned == 77).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), side=st.integers(1, 70), seed=st.integers(0, 9))
 def test_resizing_equals_the_slow_one(height: int, width: int, side: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

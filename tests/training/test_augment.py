@@ -19,7 +19,7 @@ def slow_resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return blocks.mean(axis=(1, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_area_resizing_is_the_mean_of_what_a_pixel_covers(
     rows: int, columns: int, height: int, width: int, seed: int

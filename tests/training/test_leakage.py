@@ -61,7 +61,7 @@ def leaks(pixels: Pixels, source: Pixels) -> Sequence[str]:
 FOUND = ["x/source x/taken"]
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(seed=st.integers(0, 50), symmetry=st.integers(0, 7), quality=st.sampled_from([None, 95, 80, 70]))
 def test_an_image_is_found_again_turned_and_compressed(seed: int, symmetry: int, quality: int | None) -> None:
     source = draw_tissue(seed)
@@ -69,7 +69,7 @@ def test_an_image_is_found_again_turned_and_compressed(seed: int, symmetry: int,
     assert leaks(compressed(taken, quality) if quality else taken, source) == FOUND
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 50),
     corner=st.tuples(st.integers(0, 120), st.integers(0, 120)),
@@ -88,7 +88,7 @@ def test_a_crop_is_found_again_and_its_size_is_told(
     assert shared.correlation > 0.8
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 50), along=st.integers(150, 200), across=st.integers(0, 100))
 def test_images_that_overlap_are_found(seed: int, along: int, across: int) -> None:
     whole = draw_tissue(seed, 520)
@@ -98,7 +98,7 @@ def test_images_that_overlap_are_found(seed: int, along: int, across: int) -> No
     assert (shared.height_px, shared.width_px) == (320 - across, min(along, 320))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9)), symmetry=st.integers(0, 7), data=st.data())
 def test_a_pixel_is_carried_where_the_array_is_turned(
     shape: tuple[int, int], symmetry: int, data: st.DataObject

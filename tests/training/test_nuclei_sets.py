@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -629,7 +629,7 @@ def _intact() -> dict[str, bytes]:
     return held
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(kind=st.sampled_from(["png", "jpg", "bmp", "tif", "npy"]), data=st.data())
 def test_flipped_and_cut_bytes_never_raise_anything_but_an_annotation_error(
     kind: str, data: st.DataObject, tmp_path: Path

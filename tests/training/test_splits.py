@@ -138,7 +138,7 @@ PATIENTS = st.lists(
 ).filter(lambda drawn: len(set(drawn)) >= 5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn=PATIENTS, k=st.integers(2, 5), seed=st.integers(0, 99), order=st.randoms())
 def test_folds_keep_patients_whole_and_are_even_and_repeat(drawn, k, seed, order) -> None:  # type: ignore[no-untyped-def]
     fields = [field(f"{s}/{n}", f"{s}-{p}") for n, (s, p) in enumerate(drawn)]
@@ -173,7 +173,7 @@ def test_folds_that_cannot_be_made_are_refused() -> None:
         folds_by_patient(OTHERS, 8, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     by=st.sampled_from(["patient", "image", "folds"]),
     share=st.sampled_from([0.0, 0.1, 0.3]),

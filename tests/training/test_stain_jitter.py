@@ -74,7 +74,7 @@ def test_a_turned_stain_gives_its_new_color() -> None:
     np.testing.assert_allclose(changed[1], stains[1], atol=0.02)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(strength=st.floats(0, 0.5), seed=st.integers(0, 99))
 def test_white_stays_white_and_no_change_leaves_its_bounds(strength: float, seed: int) -> None:
     pixels = draw_stained(64, seed)

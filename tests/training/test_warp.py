@@ -34,7 +34,7 @@ def test_the_same_generator_gives_the_same_deformation() -> None:
     assert (first[0] != elastic(draw(), 6, np.random.default_rng(10))[0]).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(3, 400), width=st.integers(3, 400), largest=st.floats(0, 30), seed=st.integers(0, 999)
 )
