@@ -10,13 +10,16 @@ import numpy as np
 import openslide
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
 from lobule.errors import AnnotationError
 from lobule.geometry import Mpp, WorkingFrame
 from lobule.phantom import PhantomSpec, PhantomTruth, read_truth, truth_mask
 from lobule.phantom.layout import lay_out
-from lobule.phantom.truth import region_features
+from lobule.phantom.truth import _polygons, region_features
 
 
 def test_regions_are_valid_and_inside_the_slide(drawn: PhantomTruth, patched: PhantomTruth) -> None:
@@ -122,3 +125,40 @@ def test_a_file_that_is_no_truth_is_refused(tmp_path: Path) -> None:
             read_truth(path)
     with pytest.raises(AnnotationError):
         read_truth(tmp_path / "absent.geojson")
+
+
+@settings(max_examples=60)
+@given(
+    hnp.arrays(np.int8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(-3, 3)),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+def test_polygons_hold_the_centers_of_positive_cells_and_no_others(
+    field: np.ndarray, origin: tuple[int, int]
+) -> None:
+    """Zeros, which lines would cross themselves in, and saddles included."""
+    cell_px, size = 16, (400, 400)
+    polygons = _polygons(field.astype(np.float32), cell_px, origin, size)
+    y, x = (np.indices(field.shape) + 0.5 + np.array(origin[::-1])[:, None, None]) * cell_px
+    inside = [shapely.contains_xy(polygon, x, y) for polygon in polygons]
+    assert all(polygon.is_valid for polygon in polygons)
+    # a zero's center lies nearer to the line than the polygons' grid is fine
+    told = field != 0
+    np.testing.assert_array_equal(
+        np.sum(inside, axis=0)[told] if inside else 0 * told[told], (field > 0)[told]
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 3, 6, 8])
+def test_regions_have_their_layers_area(seed: int) -> None:
+    layout = lay_out(PhantomSpec((12_000 + 3_000 * seed, 9_000), seed=seed))
+    found = {"fat": 0.0, "gland": 0.0, "lymphocytes": 0.0}
+    for feature in region_features(layout):
+        name = feature["properties"]["classification"]["name"]
+        if name in found:
+            found[name] += shapely.geometry.shape(feature["geometry"]).area
+    for k, layer in enumerate(layout.layers):
+        if layer.name in found:
+            cells = layout.cells[k] > 0
+            for over in layout.cells[k + 1 :]:
+                cells &= over <= 0
+            assert found[layer.name] == pytest.approx(cells.sum() * layout.cell_px**2, rel=0.03), layer.name

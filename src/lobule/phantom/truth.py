@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["read_truth", "region_features", "truth_mask"]
 
+# between the fields' whole numbers: no line passes through a corner where it could touch another or itself
+_JUST_POSITIVE = 0.01
+
 _COLORS = {
     "tumor": (200, 0, 60),
     "in situ": (230, 120, 0),
@@ -94,13 +97,13 @@ def _polygons(
 ) -> list[Polygon]:
     """The places where a field is positive as valid polygons with holes, clipped to the slide."""
     import shapely
-    from skimage.measure import find_contours
+    from contourpy import contour_generator
 
     # one cell beyond the edge as at the edge, then outside: every line closes, and clipping follows
     padded = np.pad(np.pad(field, 1, mode="edge"), 1, constant_values=-127 / UNIT_PX)
     rings = []
-    for line in find_contours(padded, 0.0):
-        points = (line[:, ::-1] - 2 + np.array(origin) + 0.5) * cell_px
+    for line in contour_generator(z=padded).lines(_JUST_POSITIVE):
+        points = (np.asarray(line) - 2 + np.array(origin) + 0.5) * cell_px
         if len(points) >= 4:
             rings.append(shapely.LinearRing(points))
     if not rings:
@@ -130,27 +133,6 @@ def read_truth(path: str | PathLike[str]) -> list[tuple[str, BaseGeometry]]:
 
 def truth_mask(path: str | PathLike[str], class_: str, frame: WorkingFrame) -> NDArray[np.bool_]:
     """Whether each working pixel's center lies in a region of ``class_``, (height, width) of the frame."""
-    from skimage.draw import polygon as fill
+    from lobule.annotations import rasterize
 
-    width, height = frame.size
-    mask = np.zeros((height, width), bool)
-
-    def inside(ring: Any, x0: int, y0: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
-        points = frame.from_slide(np.asarray(ring.coords)) - 0.5 - (x0, y0)
-        part = np.zeros(shape, bool)
-        rows, columns = fill(points[:, 1], points[:, 0], shape)
-        part[rows, columns] = True
-        return part
-
-    for name, region in read_truth(path):
-        if name != class_:
-            continue
-        low, high = frame.from_slide(np.asarray(region.bounds).reshape(2, 2))
-        x0, y0 = max(int(low[0]) - 1, 0), max(int(low[1]) - 1, 0)
-        x1, y1 = min(int(high[0]) + 2, width), min(int(high[1]) + 2, height)
-        shape = y1 - y0, x1 - x0
-        part = inside(region.exterior, x0, y0, shape)
-        for hole in region.interiors:
-            part &= ~inside(hole, x0, y0, shape)
-        mask[y0:y1, x0:x1] |= part
-    return mask
+    return rasterize([region for name, region in read_truth(path) if name == class_], frame)
