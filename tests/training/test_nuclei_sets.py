@@ -568,6 +568,54 @@ def test_geojson_holes_and_several_parts_are_kept_and_crossing_ones_repaired(tmp
     assert told == ["crosses itself", "is a point or a line, not an outline"]
 
 
+def qupath(kind: str, x: float, y: float, side: float, **more: object) -> dict[str, object]:
+    shape = {"type": "Polygon", "coordinates": [square(x, y, side)]}
+    return {"type": "Feature", "geometry": shape, "properties": {"objectType": kind}, **more}
+
+
+def test_of_qupaths_cells_the_nuclei_are_learned(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "mine", "geojson")
+    nucleus = {"type": "Polygon", "coordinates": [square(10, 10, 8)]}
+    cells = [qupath("cell", 5, 5, 20, nucleusGeometry=nucleus), qupath("cell", 30, 20, 12)]
+    for document in ({"type": "FeatureCollection", "features": cells}, cells):
+        text(root / "geojson" / "a.geojson", json.dumps(document))
+        fields, report = read_set(root)
+        assert np.argwhere(fields[0].instances).min() == 10 and (fields[0].instances > 0).sum() == 64
+        assert "is a cell, of which the nucleus counts: 1 outline (a)" in report.notes
+        assert "is a cell without a nucleus, left out: 1 outline (a)" in report.notes
+
+
+@pytest.mark.parametrize("nuclei", ["cell", "detection"])
+def test_a_region_annotated_around_detections_is_no_nucleus(tmp_path: Path, nuclei: str) -> None:
+    root = make_folder(tmp_path / "mine", "geojson")
+    inner = {"nucleusGeometry": {"type": "Polygon", "coordinates": [square(5, 5, 8)]}}
+    features = [qupath("annotation", 0, 0, 48), qupath(nuclei, 5, 5, 8, **inner if nuclei == "cell" else {})]
+    text(root / "geojson" / "a.geojson", json.dumps({"type": "FeatureCollection", "features": features}))
+    fields, report = read_set(root)
+    assert (fields[0].instances > 0).sum() == 64
+    assert "is an annotation beside detections, left out: 1 outline (a)" in report.notes
+    # annotations alone are nuclei that somebody drew
+    features = [qupath("annotation", 20, 20, 10), qupath("annotation", 5, 5, 8)]
+    text(root / "geojson" / "a.geojson", json.dumps({"type": "FeatureCollection", "features": features}))
+    assert read_set(root)[1].nuclei == 3
+
+
+@pytest.mark.parametrize("kind", ["geojson", "masks", "labels"])
+def test_what_marks_most_of_a_field_as_one_nucleus_is_refused(tmp_path: Path, kind: str) -> None:
+    root = make_folder(tmp_path / "mine", kind)
+    if kind == "geojson":
+        around = [("Polygon", [square(6, 5, 9)]), ("Polygon", [square(0, 0, 60)])]
+        text(root / "geojson" / "b.geojson", geojson(*around))
+    elif kind == "masks":
+        save(root / "masks" / "b.png", ((draw_labels() == 0) * 255).astype(np.uint8))
+    else:
+        save(root / "labels" / "b.png", (draw_labels() + 1).astype(np.uint16))
+    with pytest.raises(
+        AnnotationError, match=rf"{kind}/b\..*one nucleus covers 9\d% of the field: is the mask inv"
+    ):
+        read_set(root)
+
+
 def test_label_maps_of_monuseg_move_by_a_pixel_and_those_of_others_do_not(tmp_path: Path) -> None:
     for name in ("mine", "other"):
         root = make_folder(tmp_path / name)

@@ -20,12 +20,16 @@ def _no_constant(text: str) -> float:
 
 
 def regions_from_geojson(
-    content: bytes, tell: Callable[[str], None] | None = None, origin_px: tuple[int, int] = (0, 0)
+    content: bytes,
+    tell: Callable[[str], None] | None = None,
+    origin_px: tuple[int, int] = (0, 0),
+    *,
+    nuclei: bool = False,
 ) -> list[Region]:
     """The polygons of a GeoJSON document, in level-0 px. Raises ValueError, saying what is wrong.
 
     ``origin_px``: where on level 0 its coordinates begin, unless the document says so itself, as lobule's do.
-    ``tell`` is told what `shapes.polygonal` did to each polygon that needed it.
+    ``tell`` is told what `shapes.polygonal` did to each polygon that needed it. ``nuclei``: see `read_regions`.
     """
     try:
         document = json.loads(content.decode("utf-8-sig"), parse_constant=_no_constant)
@@ -37,7 +41,7 @@ def regions_from_geojson(
         raise ValueError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     regions: list[Region] = []
     try:
-        _collect(document, "", regions, tell)
+        _collect(_nuclei_of(document, tell) if nuclei else document, "", regions, tell)
     except RecursionError:
         raise ValueError("GeoJSON nested too deeply") from None
     x, y = _stated_origin(document) or origin_px
@@ -55,6 +59,39 @@ def _stated_origin(document: Any) -> tuple[int, int] | None:
         return int(x), int(y)
     except (TypeError, KeyError, ValueError, OverflowError):
         return None
+
+
+def _nuclei_of(document: Any, tell: Callable[[str], None] | None) -> Any:
+    """The document's features with QuPath's cells as their nuclei, and without annotations around what was detected."""
+    features = document.get("features", [document]) if isinstance(document, dict) else document
+    if not isinstance(features, list):
+        return document
+    kinds = [_object_type(feature) for feature in features]
+    detected = not {"cell", "detection"}.isdisjoint(kinds)
+    kept = []
+    for feature, kind in zip(features, kinds, strict=True):
+        case = None
+        if isinstance(feature, dict) and isinstance(feature.get("nucleusGeometry"), dict):
+            feature, case = feature | {"geometry": feature["nucleusGeometry"]}, "is a cell"
+            kept.append(feature)
+        elif kind == "cell":
+            case = "is a cell without a nucleus"
+        elif kind == "annotation" and detected:
+            case = "is an annotation beside detections"
+        else:
+            kept.append(feature)
+        if case is not None and tell is not None:
+            tell(case)
+    return kept
+
+
+def _object_type(feature: Any) -> str:
+    """What QuPath calls a Feature: annotation, detection, cell, ...; "" where nobody says."""
+    properties = feature.get("properties") if isinstance(feature, dict) else None
+    if not isinstance(properties, dict):
+        return ""
+    # the second is how QuPath 0.3 spelled it
+    return str(properties.get("objectType", properties.get("object_type", ""))).lower()
 
 
 def _name_of(properties: Any) -> str:

@@ -49,6 +49,7 @@ def read_regions(
     tell: Callable[[str], None] | None = None,
     *,
     geojson_origin_px: tuple[int, int] = (0, 0),
+    nuclei: bool = False,
 ) -> list[Region]:
     """The areas in an annotation file, in its order; valid geometries in level-0 pixels.
 
@@ -59,7 +60,9 @@ def read_regions(
     cross themselves are repaired. ``tell`` is told of every polygon that was repaired or left out ("crosses
     itself", "has no area"), and where it is given polygons in XML of fewer than 3 points are left out and told
     of ("has fewer than 3 points"), not refused. ``geojson_origin_px``: the corner of the slide's bounds, from
-    which QuPath counts; a file that lobule wrote says it itself. Raises AnnotationError.
+    which QuPath counts; a file that lobule wrote says it itself. ``nuclei``: nuclei are asked for; of QuPath's
+    cells their nuclei are taken, and annotations beside cells or detections left out, each told ("is a cell", "is a
+    cell without a nucleus", "is an annotation beside detections"). Raises AnnotationError.
     """
     from lobule.annotations.geojson import regions_from_geojson
     from lobule.annotations.xml_regions import regions_from_xml
@@ -68,7 +71,7 @@ def read_regions(
     start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     try:
         if start in (b"{", b"["):
-            return regions_from_geojson(content, tell, geojson_origin_px)
+            return regions_from_geojson(content, tell, geojson_origin_px, nuclei=nuclei)
         if start == b"<" or content[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return regions_from_xml(content, tell)
     except ValueError as error:

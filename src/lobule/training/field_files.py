@@ -145,10 +145,11 @@ def read_outlines(path: Path, size: tuple[int, int], tell: Tell) -> NDArray[np.i
 
     size: the image's (width, height). A pixel is a nucleus's where its center lies inside. GeoJSON measures from
     pixels' corners, as QuPath does; ImageScope's whole numbers name pixels. Where nuclei overlap the earlier keeps
-    the pixels. Crossing outlines are repaired, and polygons without area or beyond the image left out, each told.
+    the pixels. Crossing outlines are repaired, and polygons without area or beyond the image left out, each told; of
+    QuPath's cells the nuclei count, and what was annotated around detections is left out.
     Raises AnnotationError for a broken file and where every outline lies outside.
     """
-    regions = read_regions(path, tell)
+    regions = read_regions(path, tell, nuclei=True)
     offset = _VERTEX_OFFSET_PX if path.suffix.lower() == ".xml" else 0.0
     width, height = size
     labels = np.zeros((height, width), np.int32)
