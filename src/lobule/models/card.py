@@ -5,7 +5,7 @@ A card is strict: an unknown field, a missing one or a value out of bounds is an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -14,7 +14,17 @@ from msgspec import Meta
 from lobule.errors import CardError
 from lobule.strict import InvalidError, Strict, from_json
 
-__all__ = ["CARD_VERSION", "Card", "Data", "Graph", "LowerPrecision", "Score", "Tensor", "read_card"]
+__all__ = [
+    "CARD_VERSION",
+    "Card",
+    "Data",
+    "Graph",
+    "LowerPrecision",
+    "Score",
+    "Tensor",
+    "check_bounds",
+    "read_card",
+]
 
 CARD_VERSION = 1
 PRECISION_TOLERANCE = 0.002
@@ -195,6 +205,18 @@ _THRESHOLDS: dict[Family, dict[str, _Bounds]] = {
 """What thresholds a family reads, and what they may be; a family that is not named here may have any."""
 
 
+def check_bounds(family: Family, thresholds: Mapping[str, float]) -> None:
+    """Raises ValueError where a family that is known has no such threshold, or it cannot have the value."""
+    bounds = _THRESHOLDS.get(family)
+    if bounds is None:
+        return
+    for name, value in thresholds.items():
+        if name not in bounds:
+            raise ValueError(f"thresholds of {family} models are {', '.join(bounds)}, not {name!r}")
+        if not bounds[name].hold(value):
+            raise ValueError(f"threshold {name!r} is {bounds[name].said}, not {value:g}")
+
+
 class OnnxFileEntry(NamedTuple):
     """A file that a card names; ``of``: the shipped model whose folder holds it, None: the card's own."""
 
@@ -262,8 +284,8 @@ class Card(Strict, frozen=True, kw_only=True):
 
     def _check_thresholds(self) -> None:
         """What the family would stumble over in the middle of a slide is told before anything runs."""
-        bounds = _THRESHOLDS.get(self.family)
-        if bounds is None:
+        check_bounds(self.family, self.thresholds)
+        if self.family not in _THRESHOLDS:
             return
         if self.family == "nuclei":
             needed = ["mask", "min_area_um2"]
@@ -272,11 +294,6 @@ class Card(Strict, frozen=True, kw_only=True):
         for name in needed:
             if name not in self.thresholds:
                 raise ValueError(f"thresholds of this {self.family} model need {name!r}")
-        for name, value in self.thresholds.items():
-            if name not in bounds:
-                raise ValueError(f"thresholds of {self.family} models are {', '.join(bounds)}, not {name!r}")
-            if not bounds[name].hold(value):
-                raise ValueError(f"threshold {name!r} is {bounds[name].said}, not {value:g}")
         if "depth" in self.thresholds and "split_um" in self.thresholds:
             raise ValueError("thresholds hold 'depth' (learned) or 'split_um' (watershed), not both")
 

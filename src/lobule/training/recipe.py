@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from lobule.errors import ConfigurationError
+from lobule.models.card import check_bounds
 from lobule.strict import InvalidError, Strict, from_values
 
 __all__ = [
@@ -42,6 +43,7 @@ MOST_SEED = 2**31 - 1
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
+Scale = Annotated[float, Meta(ge=0.25, le=4)]
 Count = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=0, le=MOST_SEED)]
 
@@ -79,7 +81,8 @@ class AugmentSettings(Strict, frozen=True, kw_only=True):
     """Strengths of the random changes; each happens with probability ``share``."""
 
     share: Share
-    scale: tuple[Positive, Positive]
+    scale: tuple[Scale, Scale]
+    """Sides of what is cut out over those of what is learned from."""
     hue_degrees: Annotated[float, Meta(ge=0, le=90)]
     saturation: Share
     brightness: Share
@@ -340,6 +343,7 @@ class NucleiRecipe(Strict, frozen=True, kw_only=True):
         needed = self.network.threshold_names
         if set(self.thresholds) != set(needed):
             raise ValueError(f"thresholds of this network are {', '.join(needed)}")
+        check_bounds("nuclei", self.thresholds)
 
 
 class StudentRecipe(Strict, frozen=True, kw_only=True):
