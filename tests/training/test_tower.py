@@ -428,6 +428,17 @@ def test_two_devices_share_a_batch(tmp_path: Path, data: Path, recipe: Path) -> 
     assert open_run(tmp_path / "two").thresholds is not None
 
 
+def test_scores_that_are_no_numbers_are_not_written(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = _copied(run, tmp_path / "run")
+    shutil.rmtree(out / "evaluation-test", ignore_errors=True)
+    monkeypatch.setattr("lobule.training.nuclei._field_loss", lambda *_: float("nan"))
+    with pytest.raises(ResultError, match="scores that are no numbers"):
+        evaluate(out, data, "test", say=lambda _: None)
+    assert not (out / "evaluation-test").exists()
+
+
 def _copied(run: Path, folder: Path) -> Path:
     shutil.copytree(run, folder)
     return folder

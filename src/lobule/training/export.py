@@ -164,7 +164,10 @@ def _forget_where(path: Path) -> None:
 
 
 def largest_difference(graph: nn.Module, path: Path, samples: Sequence[Arrays]) -> float:
-    """Returns the largest absolute difference between torch, ONNX Runtime and OpenVINO over the samples."""
+    """Returns the largest absolute difference between torch, ONNX Runtime and OpenVINO over the samples.
+
+    Where one of them gives no finite number it is infinite.
+    """
     import onnxruntime
 
     from lobule.runtimes.openvino_library import openvino
@@ -180,5 +183,7 @@ def largest_difference(graph: nn.Module, path: Path, samples: Sequence[Arrays]) 
         for got in (session.run(None, arrays)[0], compiled(arrays)[0]):
             if got.shape != expected.shape:
                 return float("inf")
-            worst = max(worst, float(np.abs(got - expected).max()))
+            apart = float(np.abs(got - expected).max())
+            # max(worst, nan) is worst
+            worst = max(worst, apart if np.isfinite(apart) else float("inf"))
     return worst

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import os
 import pickle
@@ -19,9 +20,11 @@ from torch import nn
 
 from lobule.errors import ConfigurationError, MissingDependencyError, ResultError, ResultWriteError
 from lobule.training.recipe import LoopSettings
+from lobule.whole_file import whole_file
 
 __all__ = [
     "AUTO",
+    "UNREADABLE",
     "CurvePoint",
     "Devices",
     "Draw",
@@ -30,12 +33,16 @@ __all__ = [
     "is_first_process",
     "read_curve",
     "read_state",
+    "save_state",
     "seeded",
 ]
 
 Batch = tuple[torch.Tensor, ...]
 Draw = Callable[[int, int], Batch]
 """The ``index``-th batch of ``count`` samples, the same whenever it is asked for."""
+
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
+"""What torch raises on files that are damaged or not its own."""
 
 _CHECKPOINT_SECONDS = 60.0
 _NOTE_STEPS = 25
@@ -139,6 +146,8 @@ def fit(
             assert check is not None
             # devices that judged by themselves could stop at different steps
             looked = fabric.broadcast(_look(network, average, check, fabric.device))
+            if not np.isfinite(looked):
+                raise _diverged(done, settings)
             state.judge(looked, average)
         if done % _NOTE_STEPS == 0 or done == total or looked is not None:
             state.note(CurvePoint(done, float(np.mean(running)), looked))
@@ -161,6 +170,9 @@ def fit(
         sys.exit(0)
     network.to("cpu")
     kept = state.best if settings.early_stop is not None and state.best is not None else average
+    # the last step's loss is of the weights before it
+    if not all(bool(torch.isfinite(value).all()) for value in kept.values()):
+        raise _diverged(total, settings)
     network.load_state_dict({key: value.cpu() for key, value in kept.items()})
     return network.eval()
 
@@ -180,11 +192,15 @@ def _clip(
         # in float16 a gradient overflows now and then: that step is left out and the next scaled less
         diverged = settings.precision != "float16" and not bool(torch.isfinite(norm))
     if diverged:
-        raise ConfigurationError(
-            "learning_rate",
-            settings.learning_rate,
-            f"the training has diverged at step {step}: lower loop.learning_rate, or take precision float32",
-        )
+        raise _diverged(step, settings)
+
+
+def _diverged(step: int, settings: LoopSettings) -> ConfigurationError:
+    return ConfigurationError(
+        "learning_rate",
+        settings.learning_rate,
+        f"the training has diverged at step {step}: lower loop.learning_rate, or take precision float32",
+    )
 
 
 def check_settings(settings: LoopSettings, devices: Devices, *, selects: bool) -> Literal["cpu", "cuda"]:
@@ -394,22 +410,29 @@ class _Progress:
             "without_gain": self.without_gain,
             "running": list(self.running),
         }
-        path = self._folder / "checkpoint.pt"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            # before the checkpoint: of a curve that goes on beyond it, the rest is dropped when the run resumes
-            _write_curve(self._folder, self.curve)
-            torch.save(state, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
         except OSError as error:
-            raise ResultWriteError(path, f"the checkpoint cannot be written: {error}") from error
+            raise ResultWriteError(self._folder, f"the run's folder cannot be made: {error}") from error
+        # before the checkpoint: of a curve that goes on beyond it, the rest is dropped when the run resumes
+        _write_curve(self._folder, self.curve)
+        save_state(self._folder / "checkpoint.pt", state)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes what `read_state` reads, whole. Raises ResultWriteError."""
+    # torch's own writer answers a full disk with an internal error
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    with whole_file(path) as file:
+        file.write(stream.getbuffer())
 
 
 def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Returns what a run saved in ``path``. Raises ResultError where it is absent, damaged or holds other things."""
     try:
         held = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ResultError(
             path, "it is absent or damaged; remove it, and lobule train makes it anew"
         ) from error
@@ -420,30 +443,30 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
 
 def _write_curve(folder: Path, curve: Sequence[CurvePoint]) -> None:
     """Writes a run's curve, whole. Raises ResultWriteError."""
-    path = folder / "curve.csv"
-    try:
-        with path.with_suffix(".part").open("w", encoding="utf-8", newline="") as handle:
-            rows = csv.writer(handle)
-            rows.writerow(["step", "loss", "selection_loss"])
-            rows.writerows(
-                [p.step, repr(p.loss), "" if p.checked is None else repr(p.checked)] for p in curve
-            )
-        path.with_suffix(".part").replace(path)
-    except OSError as error:
-        raise ResultWriteError(path, f"the curve cannot be written: {error}") from error
+    table = io.StringIO(newline="")
+    rows = csv.writer(table)
+    rows.writerow(["step", "loss", "selection_loss"])
+    rows.writerows([p.step, repr(p.loss), "" if p.checked is None else repr(p.checked)] for p in curve)
+    with whole_file(folder / "curve.csv") as file:
+        file.write(table.getvalue().encode())
 
 
 def read_curve(folder: Path) -> list[CurvePoint]:
-    """Returns the curve that a run's folder holds, empty where there is none yet."""
+    """Returns the curve that a run's folder holds, empty where there is none yet. Raises ResultError if damaged."""
     path = folder / "curve.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as handle:
-        return [
-            CurvePoint(
-                int(row["step"]),
-                float(row["loss"]),
-                float(row["selection_loss"]) if row["selection_loss"] else None,
-            )
-            for row in csv.DictReader(handle)
-        ]
+    try:
+        with path.open(encoding="utf-8", newline="") as handle:
+            return [
+                CurvePoint(
+                    int(row["step"]),
+                    float(row["loss"]),
+                    float(row["selection_loss"]) if row["selection_loss"] else None,
+                )
+                for row in csv.DictReader(handle, strict=True)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ResultError(
+            path, "it is damaged; remove the run's folder, and lobule train makes it anew"
+        ) from error

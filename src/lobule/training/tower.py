@@ -34,6 +34,7 @@ from lobule.training.loop import (
     fit,
     is_first_process,
     read_state,
+    save_state,
 )
 from lobule.training.nuclei import NucleiTask
 from lobule.training.recipe import NucleiRecipe, Recipe, read_recipe
@@ -206,7 +207,7 @@ def train_run(
         check=check,
         devices=devices,
     )
-    _save_weights(out / "weights.pt", network)
+    save_state(out / "weights.pt", network.state_dict())
     choosing = (
         "choosing thresholds on the selection part" if check else "no selection part: thresholds as given"
     )
@@ -313,12 +314,6 @@ def _write(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def _save_weights(path: Path, network: nn.Module) -> None:
-    stream = io.BytesIO()
-    torch.save(network.state_dict(), stream)
-    _write(path, stream.getvalue())
-
-
 def evaluate(
     folder: Path,
     data: Path,
@@ -399,12 +394,19 @@ def _markdown(moved: Sequence[Moved]) -> str:
 
 
 def _write_evaluation(folder: Path, found: Evaluation) -> None:
+    scores = [values_of(score) for score in found.scores]
+    try:
+        listed = json.dumps(scores, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ResultError(
+            folder,
+            "there are scores that are no numbers: the network's answers are not finite; train it anew",
+        ) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultWriteError(folder, f"scores cannot be written: {error}") from error
-    scores = [values_of(score) for score in found.scores]
-    _write(folder / "scores.json", (json.dumps(scores, indent=1, ensure_ascii=False) + "\n").encode())
+    _write(folder / "scores.json", f"{listed}\n".encode())
     table = io.StringIO(newline="")
     rows = csv.DictWriter(table, list(found.rows[0]))
     rows.writeheader()

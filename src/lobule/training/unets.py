@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lobule.errors import WeightsNotFoundError
 from lobule.runtimes.torch_builds import import_beside_torch
+from lobule.training.loop import UNREADABLE
 
 __all__ = ["ENCODERS", "EncoderUNet", "PlainUNet", "size_multiple"]
 
@@ -93,18 +94,20 @@ class EncoderUNet(nn.Module):
             raise WeightsNotFoundError(
                 name, f"{path} is not a file; give the encoder's weights (.pth, .safetensors)"
             )
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         try:
             if path.suffix == ".safetensors":
-                from safetensors.torch import load_file
-
                 held = load_file(path)
             else:
                 held = torch.load(path, map_location="cpu", weights_only=True)
             # the library's own loader drops the classifier, which published files carry
             self.network.encoder.load_state_dict(dict(held))
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (*UNREADABLE, AttributeError, TypeError, SafetensorError) as error:
+            why = str(error).partition("\n")[0] or type(error).__name__
             raise WeightsNotFoundError(
-                name, f"{path} does not hold this encoder's weights: {error}"
+                name, f"{path} does not hold this encoder's weights ({why[:200]}); give the encoder's weights"
             ) from error
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
