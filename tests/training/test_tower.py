@@ -17,7 +17,13 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
 from lobule import __version__  # noqa: E402
-from lobule.errors import ConfigurationError, LeakageError, ModelOutputError, ResultError  # noqa: E402
+from lobule.errors import (  # noqa: E402
+    ConfigurationError,
+    LeakageError,
+    ModelOutputError,
+    ResultError,
+    WeightsNotFoundError,
+)
 from lobule.models.zoo import load_model  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import compare_recipes  # noqa: E402
@@ -235,14 +241,123 @@ def test_a_run_does_not_go_on_under_other_outlines(
     assert open_run(tmp_path / "a") == replace(open_run(run), folder=tmp_path / "a")
 
 
-def test_a_card_names_the_fields_that_trained_and_no_others(data: Path, run: Path, tmp_path: Path) -> None:
-    fewer = tmp_path / "fewer"
-    shutil.copytree(data, fewer)
-    manifest = fewer / "drawn" / "manifest.csv"
-    lines = [line for line in manifest.read_text("utf-8").splitlines() if not line.startswith("training2")]
+def test_a_card_is_not_made_of_other_outlines_than_trained(data: Path, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    redraw(tmp_path / "data", "selection0")
+    with pytest.raises(ConfigurationError, match=r"/data.*other outlines trained"):
+        export_run(run, tmp_path / "data", tmp_path / "nuclei-mine", say=lambda _: None)
+    assert not (tmp_path / "nuclei-mine").exists()
+
+
+def without(data: Path, field: str, folder: Path) -> Path:
+    """A copy of the data that lacks a field."""
+    shutil.copytree(data, folder)
+    manifest = folder / "drawn" / "manifest.csv"
+    lines = [line for line in manifest.read_text("utf-8").splitlines() if not line.startswith(field)]
     manifest.write_text("\n".join(lines) + "\n", "utf-8")
     for kind in ("images", "labels"):
-        (fewer / "drawn" / kind / "training2.png").unlink()
+        (folder / "drawn" / kind / f"{field}.png").unlink()
+    return folder
+
+
+UNKNOWN = "drawn, 2 fields of 2 patients of a test part; what trained could not be compared"
+"""Another field of a patient that trained, or a near-copy of one, could be in the test part then."""
+
+
+@pytest.mark.parametrize("field", ["training0", "selection0"])
+def test_scores_claim_nothing_where_what_trained_is_not_in_the_data(
+    data: Path, run: Path, tmp_path: Path, field: str
+) -> None:
+    fewer = without(data, field, tmp_path / "data")
+    found = evaluate(_copied(run, tmp_path / "run"), fewer, "test", say=lambda _: None)
+    assert {score.on for score in found.scores} == {UNKNOWN}
+
+
+def test_a_run_that_never_began_binds_nobody(data: Path, tmp_path: Path) -> None:
+    wrong = write_recipe(
+        tmp_path / "nuclei-own.toml",
+        **{'name = "lite0"': 'name = "resnet50"', 'weights = "none"': 'weights = "nowhere.pth"'},
+    )
+    out = tmp_path / "run"
+    with pytest.raises(WeightsNotFoundError):
+        train_run(wrong, data, out, say=lambda _: None)
+    assert not out.exists()
+
+    def kill(line: str) -> None:
+        raise _Killed
+
+    with pytest.raises(_Killed):
+        train_run(write_recipe(wrong), data, out, say=kill)
+    right = write_recipe(wrong, **{"steps = 4500": "steps = 1"})
+    assert train_run(right, data, out, say=lambda _: None, seed=7).thresholds is not None
+    # a recipe that lies in no run's folder is somebody's
+    (tmp_path / "mine").mkdir()
+    mine = write_recipe(tmp_path / "mine" / "recipe.toml")
+    before = mine.read_bytes()
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        train_run(right, data, mine.parent, say=lambda _: None)
+    assert mine.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ('selection = ["training-0", "training-1", "training-2"]', "split.selection: .*no field to train on"),
+        ('test = ["training-0", "training-1", "training-2"]', "split.test: .*no field to train on"),
+    ],
+)
+def test_what_leaves_nothing_to_train_on_is_named(
+    data: Path, tmp_path: Path, names: str, message: str
+) -> None:
+    recipe = write_recipe(tmp_path / "nuclei-none.toml", **{'by = "patient"': f'by = "column"\n{names}'})
+    with pytest.raises(ConfigurationError, match=message):
+        train_run(recipe, data, tmp_path / "run", say=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_fields_without_a_nucleus_teach_nothing(data: Path, recipe: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    for path in (tmp_path / "data" / "drawn" / "labels").glob("training*.png"):
+        Image.fromarray(np.zeros((128, 128), np.uint16)).save(path)
+    with pytest.raises(ConfigurationError, match=r"/data.*no training field has a nucleus"):
+        train_run(recipe, tmp_path / "data", tmp_path / "run", say=lambda _: None)
+
+
+def test_a_split_without_a_test_part_is_told_at_the_start_and_when_exported(
+    data: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "nuclei-all.toml", **{"steps = 4500": "steps = 1"})
+    own = without(without(data, "test0", tmp_path / "fewer"), "test1", tmp_path / "data")
+    told: list[str] = []
+    train_run(recipe, own, tmp_path / "run", say=told.append)
+    assert any("neither scored nor exported; see [split]" in line for line in told)
+    with pytest.raises(ConfigurationError, match=r"\[split\].*no field to test on"):
+        export_run(tmp_path / "run", None, tmp_path / "nuclei-mine", say=lambda _: None)
+
+
+def test_thresholds_that_nobody_chose_are_told(data: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "nuclei-blind.toml", **{"steps = 4500": "steps = 1"})
+    told: list[str] = []
+    train_run(recipe, without(data, "selection0", tmp_path / "data"), tmp_path / "run", say=told.append)
+    assert told[-1] == (
+        "thresholds: mask 0.5, depth 0.15, min_area_um2 6; there is no selection part to choose them on"
+    )
+
+
+@pytest.mark.parametrize(
+    "thresholds", [{"mask": 0.5}, {"mask": "high", "depth": 0.2, "min_area_um2": 3}, [0.5], "mask"]
+)
+def test_damaged_thresholds_of_a_run_are_one_line(
+    run: Path, data: Path, tmp_path: Path, thresholds: object
+) -> None:
+    held = _copied(run, tmp_path / "run") / "run.json"
+    held.write_text(json.dumps(json.loads(held.read_text("utf-8")) | {"thresholds": thresholds}), "utf-8")
+    with pytest.raises(ConfigurationError, match="it is no folder that lobule train wrote"):
+        evaluate(held.parent, data, "test", say=lambda _: None)
+
+
+def test_a_card_names_the_fields_that_trained_and_no_others(data: Path, run: Path, tmp_path: Path) -> None:
+    fewer = without(data, "training2", tmp_path / "fewer")
     with pytest.raises(ConfigurationError, match="other fields trained"):
         export_run(run, fewer, tmp_path / "nuclei-mine", say=lambda _: None)
     assert not (tmp_path / "nuclei-mine").exists()
@@ -296,6 +411,9 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     # behind them how it bears disturbance
     beyond = [score.name for score in card.scores[len(found.scores) :]]
     assert beyond[7:] == [f"Dice with the undisturbed, {one.name}" for one in DISTURBANCES]
+    fewer = without(data, "training0", tmp_path / "fewer")
+    again = evaluate(tmp_path / "nuclei-mine", fewer, "test", say=lambda _: None, recipe=recipe)
+    assert {score.on for score in again.scores} == {UNKNOWN}
     # what trained the model cannot test it, whichever recipe says so
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)
@@ -352,7 +470,8 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     )
     table = tmp_path / "table.md"
     told: list[str] = []
-    compare_recipes([absent, lite], data, tmp_path / "runs", table, seeds=2, say=told.append)
+    failed = compare_recipes([absent, lite], data, tmp_path / "runs", table, seeds=2, say=told.append)
+    assert failed == 1
     rows = {line.split("|")[1].strip(): line for line in table.read_text("utf-8").splitlines() if "|" in line}
     assert "2 of 2" in rows["nuclei-small"]
     assert "not run" in rows["nuclei-absent"] and "nowhere.pth" in rows["nuclei-absent"]
@@ -362,8 +481,7 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     assert not told  # done runs are not done again
     shutil.copytree(data, tmp_path / "copied")
     compare_recipes([lite], tmp_path / "copied", tmp_path / "runs", table, seeds=1, say=told.append)
-    assert any(line.startswith("on drawn") for line in told)  # on other data they are looked at again
-    told.clear()
+    assert not told  # nor where the data lie elsewhere
     with pytest.raises(ConfigurationError, match="there is no folder drawn"):
         compare_recipes([lite], tmp_path, tmp_path / "runs", table, seeds=2, say=told.append)
     scores = tmp_path / "runs" / "nuclei-small" / "seed-21" / "evaluation-test" / "scores.json"
@@ -378,6 +496,40 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
     write_recipe(lite, **{"steps = 4500": "steps = 2", "batch = 12": "batch = 3"})
     with pytest.raises(ConfigurationError, match="another recipe"):
         compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
+
+
+def redraw(data: Path, name: str) -> None:
+    """Removes the first nucleus of a drawn field."""
+    path = data / "drawn" / "labels" / f"{name}.png"
+    labels = np.array(Image.open(path))
+    labels[labels == 1] = 0
+    Image.fromarray(labels).save(path)
+
+
+def test_comparing_scores_anew_what_tests_and_leaves_out_what_trained_on_other_data(
+    tmp_path: Path, data: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "nuclei-small.toml", **{"steps = 4500": "steps = 1"})
+    own, table, told = tmp_path / "data", tmp_path / "table.md", list[str]()
+    shutil.copytree(data, own)
+
+    def compare(given: Path | None) -> int:
+        told.clear()
+        return compare_recipes([recipe], given, tmp_path / "runs", table, seeds=1, say=told.append)
+
+    scores = tmp_path / "runs" / "nuclei-small" / "seed-20" / "evaluation-test" / "scores.json"
+    assert compare(own) == 0
+    before = scores.read_bytes()
+    redraw(own, "test0")
+    assert compare(own) == 0
+    assert any(line.startswith("on drawn") for line in told) and scores.read_bytes() != before
+    assert "1 of 1" in table.read_text("utf-8")
+    redraw(own, "training0")
+    assert compare(own) == 1
+    [row] = [line for line in table.read_text("utf-8").splitlines() if "nuclei-small" in line]
+    assert "not run: " in row and "outlines of drawn/training0" in row and "| 1 of 1" not in row
+    assert compare(None) == 0  # without data what lies there is tabulated
+    assert "1 of 1" in table.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

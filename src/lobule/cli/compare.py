@@ -48,8 +48,11 @@ def compare(
     table: Path,
     threads: int,
     device: Literal["auto", "cpu", "cuda"],
-) -> None:
-    """Train and score RECIPES, smallest first, and write the paper's table with its figures alongside."""
+) -> int:
+    """Train and score RECIPES, smallest first, and write the paper's table with its figures alongside.
+
+    Exit status: 0 done, 1 some recipe failed, 2 wrong use.
+    """
     from lobule.runtimes.torch_builds import import_timm
 
     import_timm()
@@ -59,7 +62,7 @@ def compare(
     from lobule.training.loop import Devices
 
     torch.set_num_threads(threads)
-    compare_recipes(
+    failed = compare_recipes(
         recipes,
         data,
         work,
@@ -71,3 +74,4 @@ def compare(
         devices=Devices(device),
     )
     click.echo(f"table: {table}")
+    return 1 if failed else 0

@@ -16,14 +16,15 @@ from lobule.errors import ConfigurationError, LobuleError
 from lobule.strict import changed
 from lobule.training.loop import AUTO, CurvePoint, Devices, read_curve
 from lobule.training.networks import count_parameters
-from lobule.training.nuclei import LOSS_SCORE, build_nuclei
+from lobule.training.nuclei import LOSS_SCORE, NucleiTask, build_nuclei
 from lobule.training.recipe import NucleiRecipe, read_recipe
-from lobule.training.tower import evaluate, open_run, recipe_seed, train_run
+from lobule.training.tower import Run, evaluate, has_begun, open_run, recipe_seed, train_run
 from lobule.whole_file import whole_file
 
 __all__ = ["KASTURI_2022", "compare_recipes"]
 
 Say = Callable[[str], None]
+_Digests = tuple[dict[str, dict[str, str]], dict[str, dict[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,12 @@ def compare_recipes(
     steps: int | None = None,
     minutes: float | None = None,
     devices: Devices = AUTO,
-) -> None:
+) -> int:
     """Trains each recipe ``seeds`` times below ``work``, the smallest first, and writes the Markdown ``table``.
 
     Figures are medians over the runs that are done; the table says of each recipe how many, or why there is none.
-    Without ``data`` nothing is trained and what lies in ``work`` is tabulated. No run begins after ``minutes``.
+    Without ``data`` nothing is trained and what lies in ``work`` is tabulated; with them, what was trained and scored
+    on these fields and outlines. No run begins after ``minutes``. Returns how many recipes failed.
     """
     if not table.parent.is_dir():
         raise ConfigurationError("--table", str(table), f"there is no folder {table.parent}")
@@ -111,29 +113,51 @@ def compare_recipes(
             # now, not after hours of training: what lies there may be nobody's to overwrite
             _scored(work / recipe.name / f"seed-{recipe_seed(recipe) + k}", path, recipe, steps)
     sizes = {path: _parameters(path, recipe) for path, recipe in read}
-    rows = []
+    rows, failed = [], 0
+    known: dict[object, _Digests] = {}
     for path, recipe in sorted(read, key=lambda pair: (sizes[pair[0]] or 2**60, pair[0].name)):
         missing = "" if sizes[path] is not None else "its weights cannot be had here"
+        done: list[Path] = []
         for k in range(seeds):
             out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
             late = minutes is not None and time.monotonic() - began > minutes * 60
-            done = _scored(out, path, recipe, steps)
-            # on other data a run is gone on with, or refused, and scored anew
-            same = done and (data is None or open_run(out).data == data.resolve())
-            if missing or same or data is None or late:
-                continue
-            say(f"{recipe.name}, seed {recipe_seed(recipe) + k}")
             try:
+                if _scored(out, path, recipe, steps) and (
+                    data is None or _is_of(open_run(out), _digests(recipe, data, known))
+                ):
+                    done.append(out)
+                    continue
+                if missing or data is None or late:
+                    continue
+                say(f"{recipe.name}, seed {recipe_seed(recipe) + k}")
+                # of a run on other data this refuses what trained otherwise, and the rest is scored anew
                 train_run(
                     path, data, out, say=say, steps=steps, seed=recipe_seed(recipe) + k, devices=devices
                 )
                 evaluate(out, data, "test", say=say)
+                done.append(out)
             except LobuleError as error:
+                failed += not missing
                 missing = str(error)
                 say(f"{recipe.name}: {error}")
-        rows.append(_row(path, recipe, work, seeds, steps, sizes[path], missing))
+        rows.append(_row(recipe, done, steps, sizes[path], missing))
     with whole_file(table) as stream:
         stream.write(_markdown(rows, seeds).encode())
+    return failed
+
+
+def _digests(recipe: NucleiRecipe, data: Path, known: dict[object, _Digests]) -> _Digests:
+    """Of fields and labels by part as the recipe splits them, read once for all recipes that do it alike."""
+    key = (recipe.sets, recipe.split, recipe.network.mpp, recipe.thresholds is None)
+    if key not in known:
+        task = NucleiTask(recipe, Path(), data, recipe_seed(recipe))
+        known[key] = task.fields(), task.labels()
+    return known[key]
+
+
+def _is_of(run: Run, found: _Digests) -> bool:
+    """Whether a run was trained and scored on these fields and outlines."""
+    return (run.fields, run.labels) == found
 
 
 def _parameters(path: Path, recipe: NucleiRecipe) -> int | None:
@@ -151,7 +175,7 @@ def _scored(out: Path, path: Path, recipe: NucleiRecipe, steps: int | None) -> b
 
     Raises ConfigurationError where the folder holds another recipe's, or one that cannot be read.
     """
-    if not (out / "run.json").is_file():
+    if not (out / "run.json").is_file() or not has_begun(out):
         return False
     copy = out / "recipe.toml"
     if not copy.is_file() or copy.read_bytes() != path.read_bytes():
@@ -176,10 +200,8 @@ def _scores(out: Path) -> dict[str, float]:
 
 
 def _row(
-    path: Path,
     recipe: NucleiRecipe,
-    work: Path,
-    seeds: int,
+    done: Sequence[Path],
     steps: int | None,
     parameters: int | None,
     missing: str,
@@ -188,12 +210,8 @@ def _row(
     objects: dict[str, list[float]] = {}
     train_losses: list[float] = []
     valid_losses: list[float] = []
-    runs, speed = 0, None
-    for k in range(seeds):
-        out = work / recipe.name / f"seed-{recipe_seed(recipe) + k}"
-        if not _scored(out, path, recipe, steps):
-            continue
-        runs += 1
+    speed = None
+    for out in done:
         values = _scores(out)
         for measure in _MEASURES:
             scores.setdefault(measure, []).append(values[f"pixel {measure}, mean of images"])
@@ -205,7 +223,9 @@ def _row(
         run = open_run(out)
         speed = _frames_per_second(run.task(run.data).network(started=False)) if speed is None else speed
     total = recipe.loop.steps if steps is None else steps
-    return _Row(recipe, parameters, scores, objects, train_losses, valid_losses, runs, total, speed, missing)
+    return _Row(
+        recipe, parameters, scores, objects, train_losses, valid_losses, len(done), total, speed, missing
+    )
 
 
 def _last_epoch(curve: Sequence[CurvePoint]) -> float:

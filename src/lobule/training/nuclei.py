@@ -157,6 +157,10 @@ class NucleiTask:
                 for name, (fields, patients, nuclei) in counts.items()
             )
             lines.append(f"{part}: {told or 'no field'}")
+        if not self.parts["test"]:
+            lines.append(
+                "no field tests: the run can be neither scored nor exported; see [split] of the recipe"
+            )
         return lines + self._set_notes
 
     def fields(self) -> dict[str, dict[str, str]]:
@@ -171,14 +175,16 @@ class NucleiTask:
             for part, fields in self.parts.items()
         }
 
-    def told(self, part: Part) -> str:
-        """What the part is, for those who read a score on it."""
+    def told(self, part: Part, *, known: bool = True) -> str:
+        """What the part is, for those who read a score on it; ``known``: what trained is the training part."""
         fields = self.parts[part]
         patients = len({field.patient for field in fields})
         names = " and ".join(sorted({_SETS.get(field.source_set, field.source_set) for field in fields}))
         apart = "kept out of training" if part == "test" else f"of the {part} part"
         if part == "test" and self._recipe.split.by == "image":
             apart = "of which other fields were trained on"
+        if part == "test" and not known:
+            apart = "of a test part; what trained could not be compared"
         return f"{names}, {counted(len(fields), 'field')} of {counted(patients, 'patient')} {apart}"
 
     def counts(self) -> dict[str, dict[str, tuple[int, int, int]]]:
@@ -198,11 +204,31 @@ class NucleiTask:
 
     def source(self) -> Draw:
         images, maps, fields = self._recipe.images, self._recipe.network.maps, self.parts["training"]
+        self._check_training()
         if isinstance(images, AlgorithmOneSettings):
             whole = AlgorithmOneSource(fields, maps, self._seed)
             return lambda index, count: _tensors(whole.draw(index, count))
         crops = CropSource(fields, images, maps)
         return seeded(lambda rng, count: _tensors(crops.draw(rng, count)), self._seed)
+
+    def _check_training(self) -> None:
+        """Raises ConfigurationError where there is nothing to learn."""
+        fields, apart = self.parts["training"], self._recipe.split
+        if not fields:
+            option, named = (
+                ("split.selection", apart.selection)
+                if apart.selection
+                else ("split.test", apart.test)
+                if apart.test
+                else ("split.by", apart.by)
+            )
+            raise ConfigurationError(option, named, "it leaves no field to train on")
+        if not any(field.instances.any() for field in fields):
+            raise ConfigurationError(
+                "--data",
+                str(self._data),
+                "no training field has a nucleus; are the annotations the right files?",
+            )
 
     def loss(self, network: nn.Module, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return nuclei_loss(network(batch[0]), batch[1], self._recipe.network.distance_weight)
@@ -308,7 +334,9 @@ class NucleiTask:
             min_area_px=values["min_area_um2"] / mpp**2,
         )
 
-    def score(self, predict: Predict, thresholds: Mapping[str, float], part: Part) -> Evaluation:
+    def score(
+        self, predict: Predict, thresholds: Mapping[str, float], part: Part, *, known: bool = True
+    ) -> Evaluation:
         fields = self.parts[part]
         if not fields:
             raise ConfigurationError("--split", part, "the recipe's split leaves no field in it")
@@ -324,7 +352,7 @@ class NucleiTask:
             )
             for one, field in zip(maps, fields, strict=True)
         ]
-        where = self.told(part)
+        where = self.told(part, known=known)
         scores = [
             _score(name, value, where, "probability above 0.5")
             for name, value in pixel_intervals(images).items()

@@ -67,7 +67,10 @@ class Task(Protocol):
     def decide(self, predict: Any) -> dict[str, float]:
         """The thresholds, chosen on the selection part."""
 
-    def score(self, predict: Any, thresholds: Mapping[str, float], part: Part) -> Evaluation: ...
+    def score(
+        self, predict: Any, thresholds: Mapping[str, float], part: Part, *, known: bool = True
+    ) -> Evaluation:
+        """How good the answers are on a part; ``known``: that what trained lies in these data's training part."""
 
     def disturb(self, predict: Any, thresholds: Mapping[str, float], part: Part) -> list[Moved]:
         """How far the answers move when the part's images are disturbed."""

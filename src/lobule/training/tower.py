@@ -13,7 +13,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import nn
 
 from lobule import __version__
 from lobule.errors import ConfigurationError, LeakageError, ResultError, ResultWriteError
-from lobule.models.card import Card
+from lobule.models.card import Card, check_bounds
 from lobule.models.zoo import load_model, shipped_models
 from lobule.strict import changed, values_of
 from lobule.training.cards import write_card
@@ -43,7 +43,16 @@ from lobule.training.score import bounds_of
 from lobule.training.task import Evaluation, Part, Task
 from lobule.whole_file import whole_file
 
-__all__ = ["Run", "check_unseen", "evaluate", "export_run", "open_run", "train_run"]
+__all__ = [
+    "Run",
+    "check_unseen",
+    "evaluate",
+    "export_run",
+    "has_begun",
+    "open_run",
+    "recipe_seed",
+    "train_run",
+]
 
 Say = Callable[[str], None]
 
@@ -89,17 +98,23 @@ class Run:
         ]
         _refuse(found, "score it on the data that it was trained with")
 
-    def check_trained_on(self, task: Task) -> None:
+    def check_trained_on(self, task: Task, data: Path) -> None:
         """Raises ConfigurationError where these data have others than what trained this run or chose for it."""
-        found = task.fields()
-        if self.fields is not None and any(
-            found[part] != self.fields[part] for part in ("training", "selection")
+        for what, held, found in (
+            ("fields", self.fields, task.fields()),
+            ("outlines", self.labels, task.labels()),
         ):
-            raise ConfigurationError(
-                "--data",
-                "DATA",
-                f"other fields trained {self.folder} than train by it now: a card would name these",
-            )
+            if held is not None and any(found[part] != held[part] for part in ("training", "selection")):
+                raise ConfigurationError(
+                    "--data",
+                    str(data),
+                    f"other {what} trained {self.folder} than train by it now: a card would name these",
+                )
+
+    def knows_what_trained(self, task: Task) -> bool:
+        """Whether what trained this run lies in these data, so that the split keeps the test part apart from it."""
+        held = self.fields
+        return held is not None and _lies_in(task, held["training"].values(), held["selection"].values())
 
     def task(self, data: Path) -> Task:
         """The family's task on these data."""
@@ -123,6 +138,23 @@ class Run:
         return network.eval()
 
 
+def _lies_in(task: Task, trained: Iterable[str], chose: Iterable[str]) -> bool:
+    """Whether a task's training part holds all that trained, by digests, and its selection part the rest that chose."""
+    found = {part: set(fields.values()) for part, fields in task.fields().items()}
+    return found["training"].issuperset(trained) and (found["training"] | found["selection"]).issuperset(
+        chose
+    )
+
+
+def _card_lies_in(task: Task, card: Card) -> bool:
+    used = [data for data in card.data if data.used_for in ("training", "selection")]
+    trained, chose = (
+        [digest for data in used if data.used_for == part for digest in data.digests]
+        for part in ("training", "selection")
+    )
+    return bool(used) and all(data.digests for data in used) and _lies_in(task, trained, chose)
+
+
 def _refuse(found: Sequence[str], advice: str) -> None:
     """Raises LeakageError where there is anything in ``found``."""
     if found:
@@ -134,13 +166,14 @@ def open_run(folder: Path) -> Run:
     """Reads a run's folder. Raises ConfigurationError where it is none."""
     try:
         held = json.loads((folder / "run.json").read_text("utf-8"))
+        recipe = read_recipe(folder / "recipe.toml")
         return Run(
             folder,
-            read_recipe(folder / "recipe.toml"),
+            recipe,
             Path(held["beside"]),
             int(held["seed"]),
             int(held["steps"]),
-            held["thresholds"],
+            _thresholds_of(held["thresholds"], recipe),
             held["made_by"],
             Path(held["data"]),
             _by_part(held.get("fields")),
@@ -150,6 +183,19 @@ def open_run(folder: Path) -> Run:
         raise ConfigurationError(
             "run", str(folder), f"it is no folder that lobule train wrote ({error})"
         ) from error
+
+
+def _thresholds_of(held: Any, recipe: Recipe) -> dict[str, float] | None:
+    """What a run chose, as its network needs it. Raises ValueError, TypeError, AttributeError."""
+    if held is None:
+        return None
+    thresholds = {str(name): float(value) for name, value in held.items()}
+    if isinstance(recipe, NucleiRecipe):
+        needed = recipe.network.threshold_names
+        if set(thresholds) != set(needed):
+            raise ValueError(f"thresholds of this network are {', '.join(needed)}")
+        check_bounds("nuclei", thresholds)
+    return thresholds
 
 
 def _by_part(held: Any) -> dict[str, dict[str, str]] | None:
@@ -186,18 +232,20 @@ def train_run(
     held = Run(
         out, recipe, path.parent.resolve(), chosen, total, None, made_by, data.resolve(), fields, labels
     )
+    # whatever cannot be had, weights to start from or fields to train on, is missed before anything is written
+    torch.manual_seed(chosen)
+    network, source = task.network(), task.source()
     if is_first_process():
         before = _claim(path, held)
-        _drop_what_is_of_fewer_steps(out, total)
+        _drop_what_is_of_another(before, held)
         if before is None or before.thresholds is None or before.steps != total:
             _write_run(held, notes)
         for line in notes:
             say(line)
     began = time.monotonic()
-    torch.manual_seed(chosen)
     network = fit(
-        task.network(),
-        task.source(),
+        network,
+        source,
         task.loss,
         task.loop,
         folder=out,
@@ -208,11 +256,11 @@ def train_run(
         devices=devices,
     )
     save_state(out / "weights.pt", network.state_dict())
-    choosing = (
-        "choosing thresholds on the selection part" if check else "no selection part: thresholds as given"
-    )
-    say(f"trained in {(time.monotonic() - began) / 60:.1f} min; {choosing}")
+    choosing = "; choosing thresholds on the selection part" if check else ""
+    say(f"trained in {(time.monotonic() - began) / 60:.1f} min{choosing}")
     thresholds = task.decide(task.predictor(network))
+    named = ", ".join(f"{name} {value:g}" for name, value in thresholds.items())
+    say(f"thresholds: {named}{'' if check else '; there is no selection part to choose them on'}")
     done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields, labels)
     _write_run(done, notes)
     return done
@@ -226,29 +274,33 @@ def recipe_seed(recipe: Recipe) -> int:
     return seed
 
 
-def _drop_what_is_of_fewer_steps(out: Path, steps: int) -> None:
-    """Removes weights and scores of a run that is to go on: they would be taken for the longer one's."""
-    if (out / "run.json").is_file():
-        before = open_run(out)
-        if before.steps != steps or before.thresholds is None:
-            (out / "weights.pt").unlink(missing_ok=True)
-            for folder in out.glob("evaluation-*"):
-                shutil.rmtree(folder)
+def _drop_what_is_of_another(before: Run | None, run: Run) -> None:
+    """Removes weights and scores that would be taken for the run's: of fewer steps, of other fields or outlines."""
+    if not (run.folder / "run.json").is_file():
+        return
+    done = before is not None and before.steps == run.steps and before.thresholds is not None
+    if not done:
+        (run.folder / "weights.pt").unlink(missing_ok=True)
+    if before is None or not done or (before.fields, before.labels) != (run.fields, run.labels):
+        for folder in run.folder.glob("evaluation-*"):
+            shutil.rmtree(folder)
 
 
 def _claim(path: Path, run: Run) -> Run | None:
     """Makes the run's folder and copies the recipe into it, or finds it the same there; returns the run of before.
 
-    What cannot go on is refused before anything is changed.
+    What cannot go on is refused before anything is changed. A run that was stopped before it learned anything binds
+    nobody.
     """
     out = run.folder
     recipe = path.read_bytes()
     copy = out / "recipe.toml"
-    if copy.is_file() and copy.read_bytes() != recipe:
+    begun = has_begun(out)
+    if copy.is_file() and copy.read_bytes() != recipe and (begun or not (out / "run.json").is_file()):
         raise ConfigurationError(
             "--out", str(out), "it holds a run of another recipe; name another folder or remove this one"
         )
-    before = open_run(out) if (out / "run.json").is_file() else None
+    before = open_run(out) if begun and (out / "run.json").is_file() else None
     if before is not None and before.seed != run.seed:
         raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
     if before is not None and (out / "checkpoint.pt").is_file():
@@ -261,6 +313,11 @@ def _claim(path: Path, run: Run) -> Run | None:
     return before
 
 
+def has_begun(out: Path) -> bool:
+    """Whether a run's folder holds anything that was learned."""
+    return any((out / name).is_file() for name in ("checkpoint.pt", "weights.pt"))
+
+
 def _check_that_it_goes_on(before: Run, run: Run) -> None:
     """Raises ConfigurationError where a run that has begun cannot be gone on with as is asked."""
     assert run.fields is not None
@@ -268,7 +325,7 @@ def _check_that_it_goes_on(before: Run, run: Run) -> None:
         chose = set(before.fields["selection"].values())
         if before.fields["training"] != run.fields["training"] or chose & set(run.fields["test"].values()):
             raise ConfigurationError(
-                "--data", "DATA", f"{run.folder} holds a run of other fields; name another folder"
+                "--data", str(run.data), f"{run.folder} holds a run of other fields; name another folder"
             )
     if before.labels is not None and run.labels is not None:
         drawn = [
@@ -281,7 +338,7 @@ def _check_that_it_goes_on(before: Run, run: Run) -> None:
             more = f" and {len(drawn) - 1} more" if len(drawn) > 1 else ""
             raise ConfigurationError(
                 "--data",
-                "DATA",
+                str(run.data),
                 f"the outlines of {drawn[0]}{more} are not those that {run.folder} learned from; name another folder",
             )
     if before.steps == run.steps:
@@ -328,7 +385,8 @@ def evaluate(
 
     Writes ``evaluation-<part>/scores.json`` and ``images.csv`` into the run, or beside the model's folder, and says
     the scores; with ``robustness`` also ``robustness.md``, how far the answers move when the images are disturbed.
-    ``thorough``: as ``lobule analyze --thorough`` asks the network, into ``evaluation-<part>-thorough``.
+    ``thorough``: as ``lobule analyze --thorough`` asks the network, into ``evaluation-<part>-thorough``. Where what
+    trained lies in other data than these, scores do not claim that the test part was kept apart from it.
     """
     beside = folder
     if (folder / "card.json").is_file():
@@ -344,17 +402,19 @@ def evaluate(
         whole = folder.resolve()
         shipped = whole in (path.resolve() for path in shipped_models().values())
         beside = (Path() if shipped else whole.parent) / f"{whole.name}-scores"
+        known = _card_lies_in(task, card)
         predict, thresholds = task.graph_predictor(folder, card), dict(card.thresholds)
     else:
         run = open_run(folder)
         task = run.task(data)
         run.check_fields(task)
+        known = run.knows_what_trained(task)
         predict = task.predictor(run.trained(task))
         assert run.thresholds is not None
         thresholds = run.thresholds
     if thorough:
         predict = task.thorough(predict)
-    found = task.score(predict, thresholds, part)
+    found = task.score(predict, thresholds, part, known=known)
     if thorough:
         marked = (changed(score, how=f"--thorough; {score.how}") for score in found.scores)
         found = Evaluation(tuple(marked), found.rows)
@@ -425,9 +485,16 @@ def export_run(folder: Path, data: Path | None, out: Path, *, say: Say) -> Card:
         raise ConfigurationError("--out", out.name, "a model's name is of small letters, digits and hyphens")
     if out.exists():
         raise ConfigurationError("--out", str(out), "it is there already; name a new folder")
-    task = run.task(run.data if data is None else data)
+    data = run.data if data is None else data
+    task = run.task(data)
     run.check_fields(task)
-    run.check_trained_on(task)
+    run.check_trained_on(task, data)
+    if not task.fields()["test"]:
+        raise ConfigurationError(
+            "[split]",
+            run.recipe.name,
+            "it leaves no field to test on, and a model's card says how good it is",
+        )
     network = run.trained(task)
     assert run.thresholds is not None
     beside = out.with_name(out.name + ".part")
