@@ -28,7 +28,7 @@ from lobule.training.nuclei import NucleiTask
 from lobule.training.quantize import quantize_graph
 from lobule.training.recipe import NucleiRecipe, StudentRecipe, TumorRecipe, read_recipe
 from lobule.training.score import score_fields
-from lobule.training.tower import check_unseen
+from lobule.training.tower import check_unseen, knows_what_trained
 from lobule.whole_file import whole_file
 
 __all__ = ["prove_precisions"]
@@ -320,8 +320,9 @@ class _Nuclei:
     """Fields with outlined nuclei."""
 
     def __init__(self, model: Model, task: NucleiTask, recipe: NucleiRecipe) -> None:
-        self._task, self._parts = task, task.parts
+        self._parts = task.parts
         check_unseen(model.card, task, "test")
+        self._where = task.told("test", known=knows_what_trained(task, model.card))
         for part in ("training", "test"):
             if not self._parts[part]:
                 raise ConfigurationError(
@@ -339,7 +340,7 @@ class _Nuclei:
         return _Measured(
             "pixel Dice, pooled",
             counts.dice,
-            self._task.told("test"),
+            self._where,
             f"mask > {self._threshold:g}, each field whole",
         )
 

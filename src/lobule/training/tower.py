@@ -49,6 +49,7 @@ __all__ = [
     "evaluate",
     "export_run",
     "has_begun",
+    "knows_what_trained",
     "open_run",
     "recipe_seed",
     "train_run",
@@ -146,7 +147,8 @@ def _lies_in(task: Task, trained: Iterable[str], chose: Iterable[str]) -> bool:
     )
 
 
-def _card_lies_in(task: Task, card: Card) -> bool:
+def knows_what_trained(task: Task, card: Card) -> bool:
+    """Whether what trained a model, as its card says, lies in these data: see `Run.knows_what_trained`."""
     used = [data for data in card.data if data.used_for in ("training", "selection")]
     trained, chose = (
         [digest for data in used if data.used_for == part for digest in data.digests]
@@ -402,7 +404,7 @@ def evaluate(
         whole = folder.resolve()
         shipped = whole in (path.resolve() for path in shipped_models().values())
         beside = (Path() if shipped else whole.parent) / f"{whole.name}-scores"
-        known = _card_lies_in(task, card)
+        known = knows_what_trained(task, card)
         predict, thresholds = task.graph_predictor(folder, card), dict(card.thresholds)
     else:
         run = open_run(folder)
