@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def read_sheet(path: Path) -> Sheet:
     except csv.Error as error:
         raise ValueError(f"the file is not a CSV: {error}") from error
     columns = tuple(cell.lower() for cell in lines[0][1]) if lines else ()
+    doubled = [name for name, count in Counter(columns).items() if name and count > 1]
+    if doubled:
+        raise ValueError(f"the first line names the column {doubled[0]!r} twice; leave the one that counts")
     rows = []
     for line, cells in lines[1:]:
         if not any(cells):

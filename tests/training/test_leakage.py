@@ -177,3 +177,13 @@ def test_the_real_sets_are_apart_and_what_is_planted_in_them_is_found(data_dir: 
     found = shared_pixels({"training": fields, "test": planted})
     assert {one.second.removeprefix("planted/") for _, _, one in found} == {one.name for one in fields[3::10]}
     assert all(one.second == f"planted/{one.first}" for _, _, one in found)
+
+
+def test_a_patient_is_one_however_two_sets_spell_the_name() -> None:
+    blocks = {
+        "training": [field("a/1", draw_tissue(1), "Case-P1"), field("a/2", draw_tissue(2), "P2")],
+        "test": [field("b/3", draw_tissue(3), "case-p1")],
+    }
+    assert shared_patients(blocks) == {"case-p1": ["training", "test"]}
+    with pytest.raises(LeakageError, match="patient case-p1 is in training and test"):
+        check_leakage(blocks)

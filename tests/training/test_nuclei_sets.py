@@ -234,6 +234,7 @@ def test_without_a_manifest_barcodes_name_the_patients(tmp_path: Path) -> None:
         ("file,patient\na,1\nb,1\nc,2\n", "not there: c"),
         ("file,patient\na,1\na,1\nb,2\n", "two rows for a"),
         ("file,patient\na,1\nb,\n", "no patient for b"),
+        ("file,patient,Patient\na,1,2\nb,1,2\n", "names the column 'patient' twice"),
         ("image,patient\na,1\n", "needs a column 'file'; it has image, patient"),
         ("", "needs a column 'file'; it has none"),
         ("file,patient\na,1,2\nb,1\n", "line 2: 2 cells are needed, 3 are there"),
@@ -353,6 +354,8 @@ SEVERAL[2:4, 2:4] = SEVERAL[9:12, 9:12] = 255
         (_labels_as(np.where(draw_labels() > 0, np.nan, 0.0), ".npy"), "fractions"),
         (_labels_as(draw_labels().astype(np.complex64), ".npy"), "complex64"),
         (_labels_as(np.array([{"a": 1}], dtype=object), ".npy"), "cannot be read"),
+        (_labels_as(np.where(draw_labels() > 0, 1e30, 0.0), ".npy"), r"numbers as large as 1e\+30"),
+        (_labels_as(np.stack([draw_labels()] * 2, 2), ".npy"), r"shape \(48, 60, 2\)"),
         (_labels_as(np.zeros((0, 5), np.int32), ".npy"), r"shape \(0, 5\)"),
         (_labels_as(np.zeros((3, 20, 20), np.uint16), ".tif"), "3 planes|color picture"),
         (_labels_as(SEVERAL, ".jpg"), "JPEG"),
@@ -398,6 +401,12 @@ def test_16_bit_and_turned_and_cmyk_pictures_are_refused(tmp_path: Path) -> None
     turned = Image.Exif()
     turned[0x0112] = 6
     refused(lambda path: Image.fromarray(draw()).save(path, exif=turned), "turned.jpg", "orientation 6")
+    tag = (0x0112, "H", 1, 6, True)
+    refused(
+        lambda path: tifffile.imwrite(path, draw(), photometric="rgb", extratags=[tag]),
+        "turned.tif",
+        "orientation 6",
+    )
     refused(lambda path: Image.fromarray(draw()).convert("CMYK").save(path), "ink.jpg", "CMYK")
     refused(
         lambda path: tifffile.imwrite(path, np.stack([draw(), draw()]), photometric="rgb"),
@@ -617,19 +626,44 @@ def test_what_marks_most_of_a_field_as_one_nucleus_is_refused(tmp_path: Path, ki
 
 
 def test_label_maps_of_monuseg_move_by_a_pixel_and_those_of_others_do_not(tmp_path: Path) -> None:
-    for name in ("mine", "other"):
-        root = make_folder(tmp_path / name)
-        for kind in ("images", "labels"):
-            (root / kind / "b.png").unlink()
-            code = NAME if name == "mine" else "TCGA-XX-0001-01Z"
-            (root / kind / "a.png").rename(root / kind / f"{code}.png")
-    assert detect(tmp_path / "mine") == "monuseg-labels" and detect(tmp_path / "other") == "folder"
-    [field], report = read_set(tmp_path / "mine")
-    np.testing.assert_array_equal(field.instances[1:, 1:], draw_labels()[:-1, :-1])
+    large = np.zeros((1000, 1000), np.uint16)
+    large[: SIZE[1], : SIZE[0]] = draw_labels()
+    for name, code, whole in (
+        ("released", NAME, True),
+        ("cut", NAME, False),
+        ("monuseg-mine", "TCGA-A7-A13E-01Z-00-DX1-b", True),
+        ("other", "TCGA-XX-0001-01Z", True),
+    ):
+        labels = large if whole else large[: SIZE[1], : SIZE[0]]
+        pixels = np.random.default_rng(0).integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+        save(tmp_path / name / "images" / f"{code}.png", pixels)
+        save(tmp_path / name / "labels" / f"{code}.png", labels)
+    assert detect(tmp_path / "released") == "monuseg-labels" and detect(tmp_path / "other") == "folder"
+    [field], report = read_set(tmp_path / "released")
+    np.testing.assert_array_equal(field.instances[1:, 1:], large[:-1, :-1])
     assert not field.instances[0].any() and not field.instances[:, 0].any()
     assert (field.patient, field.organ) == ("TCGA-A7-A13E", "Breast")
     assert any("moved by one pixel" in note for note in report.notes)
-    np.testing.assert_array_equal(read_set(tmp_path / "other")[0][0].instances, draw_labels())
+    for name in ("cut", "monuseg-mine", "other"):
+        [field], report = read_set(tmp_path / name)
+        np.testing.assert_array_equal(field.instances[: SIZE[1], : SIZE[0]], draw_labels())
+        assert not any("moved by one pixel" in note for note in report.notes)
+
+
+def test_patients_are_one_however_their_letters_are_spelled(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "mine")
+    text(root / "manifest.csv", "file,patient\na,P1\nb,p1\n")
+    fields, report = read_set(root)
+    assert report.patients == 1 and {field.patient for field in fields} == {"P1"}
+
+
+def test_names_are_the_same_whether_accents_are_written_apart_or_not(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "mine")
+    (root / "images" / "a.png").rename(root / "images" / "e\u0301.png")
+    (root / "labels" / "a.png").rename(root / "labels" / "\u00e9.png")
+    text(root / "manifest.csv", "file,patient\ne\u0301.png,P1\nb,P2\n")
+    fields, _ = read_set(root)
+    assert [field.name for field in fields] == ["mine/b", "mine/\u00e9"]
 
 
 def test_the_real_sets_hold_what_their_papers_and_manifests_say(data_dir: Path) -> None:

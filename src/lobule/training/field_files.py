@@ -29,12 +29,16 @@ __all__ = ["components", "read_binary_mask", "read_label_map", "read_outlines", 
 Tell = Callable[[str], None]
 
 _MOST_PIXELS = 100_000_000
+_ORIENTATION = 274
+"""The tag of TIFF and EXIF that says how a picture is to be turned before it is shown."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 # what Pillow and tifffile raise on damaged files, Pillow's own errors of oversized images besides
 _BROKEN = (
     ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError,
     ValueError, struct.error, zlib.error,
 )  # fmt: skip
+_MOST_WHOLE = 2**53
+"""Beyond it a float is not the whole number that it stands for."""
 _MAPPED = "each nucleus needs a number of its own, the background 0, in one channel"
 # how far an XML's vertex, a whole number, lies from its pixel's corner: half a pixel, and a trifle, so that a center
 # on an outline belongs to the polygon on its left or above, as in the label maps that lie a pixel down and right
@@ -106,6 +110,10 @@ def read_label_map(path: Path, tell: Tell) -> NDArray[np.int32]:
     if plane.dtype.kind == "f":
         if not np.isfinite(plane).all() or (plane != np.rint(plane)).any():
             raise AnnotationError(path, f"the label map has fractions; {_MAPPED}")
+        if np.abs(plane).max() > _MOST_WHOLE:
+            raise AnnotationError(
+                path, f"the label map holds numbers as large as {np.abs(plane).max():g}; {_MAPPED}"
+            )
         plane = plane.astype(np.int64)
     if plane.dtype.kind not in "iub":
         raise AnnotationError(path, f"the label map holds {plane.dtype.name}; {_MAPPED}")
@@ -202,8 +210,8 @@ def _pieces(labels: NDArray[np.int32]) -> int:
 
 
 def _one_plane(path: Path, raw: NDArray[Any], wanted: str) -> NDArray[Any]:
-    """A mask's single plane: an opaque alpha is dropped, and three equal channels are one."""
-    if raw.ndim == 3 and raw.shape[2] in (2, 4):
+    """A mask's single plane: a picture's opaque alpha is dropped, and three equal channels are one."""
+    if raw.ndim == 3 and raw.shape[2] in (2, 4) and path.suffix.lower() != ".npy":
         if (raw[..., -1] != np.iinfo(raw.dtype).max if raw.dtype.kind == "u" else raw[..., -1] != 1).any():
             raise AnnotationError(path, f"it has a transparent part; {wanted}")
         raw = raw[..., :-1]
@@ -252,6 +260,7 @@ def _read_picture(path: Path, *, indices: bool = False) -> NDArray[Any]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 _check_size(path, *image.size)
+                _check_upright(path, image.getexif().get(_ORIENTATION, 1))
                 if not indices:
                     _check_picture(path, image, start)
                 elif start.startswith(_PNG) and start[24] == 16 and start[25] in (2, 6):
@@ -275,11 +284,11 @@ def _check_picture(path: Path, image: Image, start: bytes) -> None:
         raise AnnotationError(path, "the image has 16 bits a channel; save it with 8, scaled as it is shown")
     if image.mode == "CMYK":
         raise AnnotationError(path, "the image is CMYK; save it as RGB")
-    turned = image.getexif().get(0x0112, 1)
-    if turned not in (0, 1):
-        raise AnnotationError(
-            path, f"the image is stored turned (EXIF orientation {turned}); save it upright"
-        )
+
+
+def _check_upright(path: Path, orientation: object) -> None:
+    if orientation not in (0, 1):
+        raise AnnotationError(path, f"it is stored turned (orientation {orientation}); save it upright")
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:
@@ -299,6 +308,7 @@ def _read_tiff(path: Path) -> NDArray[Any]:
             if extra:
                 raise AnnotationError(path, f"the TIFF holds {extra[0]} planes (axes {axes}); one is needed")
             page = file.pages[0]
+            _check_upright(path, page.aspage().tags.valueof(_ORIENTATION, 1))
             photometric = getattr(page, "photometric", None)
             if photometric is not None and photometric.name in ("CIELAB", "SEPARATED", "PALETTE"):
                 raise AnnotationError(

@@ -108,10 +108,18 @@ def check_leakage(blocks: Mapping[str, Sequence[NucleiField]], *, patients_apart
 def shared_patients(blocks: Mapping[str, Sequence[NucleiField]]) -> dict[str, list[str]]:
     """Patients that lie in more than one block, sorted, and the blocks' names."""
     owners: defaultdict[str, list[str]] = defaultdict(list)
+    spelled: dict[str, str] = {}
     for name, fields in blocks.items():
-        for patient in sorted({field.patient for field in fields}):
+        # sets may spell a patient's name in other letters, large or small
+        own = {field.patient.casefold(): field.patient for field in fields}
+        for patient in own:
             owners[patient].append(name)
-    return {patient: owners[patient] for patient in sorted(owners) if len(owners[patient]) > 1}
+        spelled |= own
+    return {
+        spelled[patient]: owners[patient]
+        for patient in sorted(owners, key=spelled.__getitem__)
+        if len(owners[patient]) > 1
+    }
 
 
 def shared_pixels(blocks: Mapping[str, Sequence[NucleiField]]) -> list[tuple[str, str, SharedPixels]]:

@@ -14,6 +14,7 @@ A ``manifest.csv`` beside them may give, by ``file`` (or ``name``), each field's
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,17 +107,66 @@ _ANNOTATED: dict[str, tuple[str, ...]] = {
     "geojson": (".geojson", ".json"),
 }
 _BARCODE = re.compile(r"^(TCGA-[0-9A-Z]{2}-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE)
-# patients of the 30 training fields and the organ each field is of, as the challenge's paper lists them
+# the 30 training fields and the organ each is of, as the challenge's paper lists them
 _MONUSEG_ORGANS: dict[str, tuple[str, ...]] = {
-    "Bladder": ("DK-A2I6", "G2-A2EK"),
-    "Breast": ("A7-A13E", "A7-A13F", "AR-A1AK", "AR-A1AS", "E2-A14V", "E2-A1B5"),
-    "Colon": ("AY-A8YK", "NH-A8F7"),
-    "Kidney": ("B0-5698", "B0-5710", "B0-5711", "HE-7128", "HE-7129", "HE-7130"),
-    "Liver": ("18-5592", "21-5784", "21-5786", "38-6178", "49-4488", "50-5931"),
-    "Prostate": ("CH-5767", "G9-6336", "G9-6348", "G9-6356", "G9-6362", "G9-6363"),
-    "Stomach": ("KB-A93J", "RD-A8N9"),
+    "Bladder": ("DK-A2I6-01A-01-TS1", "G2-A2EK-01A-02-TSB"),
+    "Breast": (
+        "A7-A13E-01Z-00-DX1",
+        "A7-A13F-01Z-00-DX1",
+        "AR-A1AK-01Z-00-DX1",
+        "AR-A1AS-01Z-00-DX1",
+        "E2-A14V-01Z-00-DX1",
+        "E2-A1B5-01Z-00-DX1",
+    ),
+    "Colon": ("AY-A8YK-01A-01-TS1", "NH-A8F7-01A-01-TS1"),
+    "Kidney": (
+        "B0-5698-01Z-00-DX1",
+        "B0-5710-01Z-00-DX1",
+        "B0-5711-01Z-00-DX1",
+        "HE-7128-01Z-00-DX1",
+        "HE-7129-01Z-00-DX1",
+        "HE-7130-01Z-00-DX1",
+    ),
+    "Liver": (
+        "18-5592-01Z-00-DX1",
+        "21-5784-01Z-00-DX1",
+        "21-5786-01Z-00-DX1",
+        "38-6178-01Z-00-DX1",
+        "49-4488-01Z-00-DX1",
+        "50-5931-01Z-00-DX1",
+    ),
+    "Prostate": (
+        "CH-5767-01Z-00-DX1",
+        "G9-6336-01Z-00-DX1",
+        "G9-6348-01Z-00-DX1",
+        "G9-6356-01Z-00-DX1",
+        "G9-6362-01Z-00-DX1",
+        "G9-6363-01Z-00-DX1",
+    ),
+    "Stomach": ("KB-A93J-01A-01-TS1", "RD-A8N9-01A-01-TS1"),
 }
-_ORGAN_OF = {f"TCGA-{patient}": organ for organ, owned in _MONUSEG_ORGANS.items() for patient in owned}
+_MONUSEG_TEST = (
+    "2Z-A9J9-01A-01-TS1",
+    "44-2665-01B-06-BS6",
+    "69-7764-01A-01-TS1",
+    "A6-6782-01A-01-BS1",
+    "AC-A2FO-01A-01-TS1",
+    "AO-A0J2-01A-01-BSA",
+    "CU-A0YN-01A-02-BSB",
+    "EJ-A46H-01A-03-TSC",
+    "FG-A4MU-01B-01-TS1",
+    "GL-6846-01A-01-BS1",
+    "HC-7209-01A-01-TS1",
+    "HT-8564-01Z-00-DX1",
+    "IZ-8196-01A-01-BS1",
+    "ZF-A9R5-01A-01-TS1",
+)
+"""The 14 fields that test."""
+_ORGAN_OF = {f"TCGA-{field[:7]}": organ for organ, owned in _MONUSEG_ORGANS.items() for field in owned}
+_MONUSEG_FIELDS = {
+    f"TCGA-{field}" for fields in (*_MONUSEG_ORGANS.values(), _MONUSEG_TEST) for field in fields
+}
+_MONUSEG_SIZE = (1000, 1000)
 _TNBC_PATIENTS = 11
 _FIRST_FEW = 4
 _MOST_SHARE = 0.6
@@ -202,8 +252,8 @@ def read_tnbc(folder: Path) -> Read:
 def read_monuseg(folder: Path) -> Read:
     """MoNuSeg 2018, as released (TIFF and ImageScope XML) or as label maps; patients from the TCGA barcodes.
 
-    Label maps made with the challenge's own program lie up and left of the outlines that they were drawn from; they
-    are moved by one pixel down and right. Raises as `read_set`.
+    Label maps made with the challenge's own program lie up and left of the outlines that they were drawn from; those
+    of its fields are moved by one pixel down and right. Raises as `read_set`.
     """
     notes = _Notes()
 
@@ -218,12 +268,12 @@ def read_monuseg(folder: Path) -> Read:
         return patient, _ORGAN_OF.get(patient)
 
     if _has_label_maps(folder):
-        notes.add(
-            "label maps moved by one pixel down and right, onto the outlines that MoNuSeg's were drawn from"
-        )
 
         def moved(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
             stored = read_label_map(path, notes.of(path.stem))
+            if path.stem not in _MONUSEG_FIELDS or size != _MONUSEG_SIZE:
+                return stored
+            notes.of(path.stem)("label map moved by one pixel down and right, onto MoNuSeg's outlines")
             labels = np.zeros_like(stored)
             labels[1:, 1:] = stored[:-1, :-1]
             return labels
@@ -405,13 +455,18 @@ def _files(folder: Path, suffixes: Sequence[str]) -> tuple[dict[str, Path], list
             continue
         if path.suffix.lower() not in suffixes:
             others.append(path.name)
-        elif path.stem in found:
+        elif (stem := _composed(path.stem)) in found:
             raise ConfigurationError(
-                "--data", str(path), f"{found[path.stem].name} has the same name; leave the one that counts"
+                "--data", str(path), f"{found[stem].name} has the same name; leave the one that counts"
             )
         else:
-            found[path.stem] = path
+            found[stem] = path
     return found, others
+
+
+def _composed(name: str) -> str:
+    """The name as most systems write it; macOS writes letters and their marks apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _paired(
@@ -459,7 +514,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     for _, row in sheet.rows:
         given = Path(row[key].replace("\\", "/")).name
         known = Path(given).suffix.lower() in (*_PICTURES, ".npy", ".xml", ".json", ".geojson")
-        stem = Path(given).stem if known else given
+        stem = _composed(Path(given).stem if known else given)
         if not stem:
             continue
         if stem in found:
@@ -483,6 +538,7 @@ def _read(
     name = folder.name or folder.resolve().name
     fields = []
     nuclei = 0
+    spelled: dict[str, str] = {}
     for stem, (image, annotation) in pairs.items():
         pixels = read_pixels(image, notes.of(stem))
         height, width = pixels.shape[:2]
@@ -508,6 +564,8 @@ def _read(
         row = rows.get(stem, {})
         if kind == "folder":
             patient = row.get("patient") or patient
+            # P1 and p1 are one patient, spelled as first
+            patient = spelled.setdefault(patient.casefold(), patient)
         fields.append(
             NucleiField(
                 f"{name}/{stem}",
