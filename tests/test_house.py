@@ -11,7 +11,17 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "lobule"
 FLOORS = {
-    0: ("errors", "geometry", "machine", "progress", "provenance", "spreadsheet", "strict", "whole_file"),
+    0: (
+        "errors",
+        "file_lock",
+        "geometry",
+        "machine",
+        "progress",
+        "provenance",
+        "spreadsheet",
+        "strict",
+        "whole_file",
+    ),
     1: ("slides", "annotations", "stain", "evaluation"),
     2: ("tissue", "tiles", "phantom"),
     3: ("models", "runtimes", "findings"),

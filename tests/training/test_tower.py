@@ -12,16 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lobule[train]')")
 
 from lobule import __version__  # noqa: E402
+from lobule.cli.compare import compare  # noqa: E402
 from lobule.errors import (  # noqa: E402
     ConfigurationError,
     LeakageError,
     ModelOutputError,
     ResultError,
+    ResultLockedError,
     WeightsNotFoundError,
 )
 from lobule.models.zoo import load_model  # noqa: E402
@@ -123,6 +126,17 @@ def test_a_killed_run_resumes_to_the_same_curve_and_weights(
     weights = [torch.load(folder / "weights.pt", weights_only=True) for folder in (run, tmp_path / "b")]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     assert open_run(tmp_path / "b").thresholds == open_run(run).thresholds
+
+
+def test_two_trainings_do_not_share_a_folder(data: Path, recipe: Path, tmp_path: Path) -> None:
+    def again(line: str) -> None:
+        with pytest.raises(ResultLockedError, match="another lobule train writes here"):
+            train_run(recipe, data, tmp_path / "a", say=lambda _: None, steps=1)
+        raise _Killed
+
+    with pytest.raises(_Killed):
+        train_run(recipe, data, tmp_path / "a", say=again, steps=1)
+    assert train_run(recipe, data, tmp_path / "a", say=lambda _: None, steps=1).thresholds is not None
 
 
 def test_a_run_of_another_recipe_or_seed_is_left_alone(
@@ -498,6 +512,15 @@ def test_comparing_trains_what_is_missing_and_says_what_was_not_run(tmp_path: Pa
         compare_recipes([lite], None, tmp_path / "runs", table, seeds=2, say=told.append)
 
 
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_comparison_in_which_a_recipe_failed_exits_1(
+    failed: int, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lobule.training.compare.compare_recipes", lambda *_, **__: failed)
+    call = [str(recipe), "--table", str(tmp_path / "table.md")]
+    assert CliRunner().invoke(compare, call, standalone_mode=False).return_value == failed
+
+
 def redraw(data: Path, name: str) -> None:
     """Removes the first nucleus of a drawn field."""
     path = data / "drawn" / "labels" / f"{name}.png"
@@ -513,22 +536,22 @@ def test_comparing_scores_anew_what_tests_and_leaves_out_what_trained_on_other_d
     own, table, told = tmp_path / "data", tmp_path / "table.md", list[str]()
     shutil.copytree(data, own)
 
-    def compare(given: Path | None) -> int:
+    def failed(given: Path | None) -> int:
         told.clear()
         return compare_recipes([recipe], given, tmp_path / "runs", table, seeds=1, say=told.append)
 
     scores = tmp_path / "runs" / "nuclei-small" / "seed-20" / "evaluation-test" / "scores.json"
-    assert compare(own) == 0
+    assert failed(own) == 0
     before = scores.read_bytes()
     redraw(own, "test0")
-    assert compare(own) == 0
+    assert failed(own) == 0
     assert any(line.startswith("on drawn") for line in told) and scores.read_bytes() != before
     assert "1 of 1" in table.read_text("utf-8")
     redraw(own, "training0")
-    assert compare(own) == 1
+    assert failed(own) == 1
     [row] = [line for line in table.read_text("utf-8").splitlines() if "nuclei-small" in line]
     assert "not run: " in row and "outlines of drawn/training0" in row and "| 1 of 1" not in row
-    assert compare(None) == 0  # without data what lies there is tabulated
+    assert failed(None) == 0  # without data what lies there is tabulated
     assert "1 of 1" in table.read_text("utf-8")
 
 

@@ -13,7 +13,8 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,14 @@ import torch
 from torch import nn
 
 from lobule import __version__
-from lobule.errors import ConfigurationError, LeakageError, ResultError, ResultWriteError
+from lobule.errors import (
+    ConfigurationError,
+    LeakageError,
+    ResultError,
+    ResultLockedError,
+    ResultWriteError,
+)
+from lobule.file_lock import held_alone
 from lobule.models.card import Card, check_bounds
 from lobule.models.zoo import load_model, shipped_models
 from lobule.strict import changed, values_of
@@ -217,7 +225,8 @@ def train_run(
     """Trains what the recipe at ``path`` says and returns the finished run; a killed one goes on where it was.
 
     ``steps`` and ``seed`` override the recipe's. Raises ConfigurationError where ``out`` holds another run,
-    LeakageError where training and test share a patient or pixels, ResultWriteError.
+    LeakageError where training and test share a patient or pixels, ResultLockedError where another process trains in
+    ``out``, ResultWriteError.
     """
     recipe = read_recipe(path)
     chosen = recipe_seed(recipe) if seed is None else seed
@@ -237,35 +246,50 @@ def train_run(
     # whatever cannot be had, weights to start from or fields to train on, is missed before anything is written
     torch.manual_seed(chosen)
     network, source = task.network(), task.source()
-    if is_first_process():
-        before = _claim(path, held)
-        _drop_what_is_of_another(before, held)
-        if before is None or before.thresholds is None or before.steps != total:
-            _write_run(held, notes)
-        for line in notes:
-            say(line)
-    began = time.monotonic()
-    network = fit(
-        network,
-        source,
-        task.loss,
-        task.loop,
-        folder=out,
-        seed=chosen,
-        say=say,
-        steps=total,
-        check=check,
-        devices=devices,
-    )
-    save_state(out / "weights.pt", network.state_dict())
-    choosing = "; choosing thresholds on the selection part" if check else ""
-    say(f"trained in {(time.monotonic() - began) / 60:.1f} min{choosing}")
-    thresholds = task.decide(task.predictor(network))
-    named = ", ".join(f"{name} {value:g}" for name, value in thresholds.items())
-    say(f"thresholds: {named}{'' if check else '; there is no selection part to choose them on'}")
-    done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields, labels)
-    _write_run(done, notes)
-    return done
+    with _alone(out) if is_first_process() else nullcontext():
+        if is_first_process():
+            before = _claim(path, held)
+            _drop_what_is_of_another(before, held)
+            if before is None or before.thresholds is None or before.steps != total:
+                _write_run(held, notes)
+            for line in notes:
+                say(line)
+        began = time.monotonic()
+        network = fit(
+            network,
+            source,
+            task.loss,
+            task.loop,
+            folder=out,
+            seed=chosen,
+            say=say,
+            steps=total,
+            check=check,
+            devices=devices,
+        )
+        save_state(out / "weights.pt", network.state_dict())
+        choosing = "; choosing thresholds on the selection part" if check else ""
+        say(f"trained in {(time.monotonic() - began) / 60:.1f} min{choosing}")
+        thresholds = task.decide(task.predictor(network))
+        named = ", ".join(f"{name} {value:g}" for name, value in thresholds.items())
+        say(f"thresholds: {named}{'' if check else '; there is no selection part to choose them on'}")
+        done = Run(out, recipe, held.beside, chosen, total, thresholds, made_by, held.data, fields, labels)
+        _write_run(done, notes)
+        return done
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Makes a run's folder, in which one process at a time trains. Raises ResultLockedError, ResultWriteError."""
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            alone = stack.enter_context(held_alone(out / ".lock"))
+        except OSError as error:
+            raise ResultWriteError(out, f"the run's folder cannot be made: {error}") from error
+        if not alone:
+            raise ResultLockedError(out, "another lobule train writes here; wait for it or end it")
+        yield
 
 
 def recipe_seed(recipe: Recipe) -> int:
@@ -289,7 +313,7 @@ def _drop_what_is_of_another(before: Run | None, run: Run) -> None:
 
 
 def _claim(path: Path, run: Run) -> Run | None:
-    """Makes the run's folder and copies the recipe into it, or finds it the same there; returns the run of before.
+    """Copies the recipe into the run's folder, or finds it the same there; returns the run of before.
 
     What cannot go on is refused before anything is changed. A run that was stopped before it learned anything binds
     nobody.
@@ -307,10 +331,6 @@ def _claim(path: Path, run: Run) -> Run | None:
         raise ConfigurationError("--out", str(out), "it holds a run with another seed; name another folder")
     if before is not None and (out / "checkpoint.pt").is_file():
         _check_that_it_goes_on(before, run)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultWriteError(out, f"the run's folder cannot be made: {error}") from error
     _write(copy, recipe)
     return before
 
