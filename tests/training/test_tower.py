@@ -547,6 +547,11 @@ def test_comparing_scores_anew_what_tests_and_leaves_out_what_trained_on_other_d
     assert failed(own) == 0
     assert any(line.startswith("on drawn") for line in told) and scores.read_bytes() != before
     assert "1 of 1" in table.read_text("utf-8")
+    # scores that somebody took on other data meanwhile are not tabulated for these
+    out, now = scores.parents[1], scores.read_bytes()
+    evaluate(out, data, "test", say=lambda _: None)
+    assert scores.read_bytes() == before
+    assert failed(own) == 0 and scores.read_bytes() == now
     redraw(own, "training0")
     assert failed(own) == 1
     [row] = [line for line in table.read_text("utf-8").splitlines() if "nuclei-small" in line]

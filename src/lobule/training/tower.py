@@ -410,7 +410,7 @@ def evaluate(
     ``thorough``: as ``lobule analyze --thorough`` asks the network, into ``evaluation-<part>-thorough``. Where what
     trained lies in other data than these, scores do not claim that the test part was kept apart from it.
     """
-    beside = folder
+    beside, run = folder, None
     if (folder / "card.json").is_file():
         if recipe is None:
             raise ConfigurationError(
@@ -441,6 +441,8 @@ def evaluate(
         marked = (changed(score, how=f"--thorough; {score.how}") for score in found.scores)
         found = Evaluation(tuple(marked), found.rows)
     table = beside / f"evaluation-{part}{'-thorough' if thorough else ''}"
+    if run is not None and part == "test" and not thorough:
+        _note_what_is_scored(run, task, table)
     _write_evaluation(table, found)
     for score in found.scores:
         say(f"{score.name}: {score.value:.4f} ({bounds_of(score, '.4f')})")
@@ -462,6 +464,23 @@ def check_unseen(card: Card, task: Task, part: Part) -> None:
         if used.get(digest) in refused
     ]
     _refuse(found, "name the recipe by which the model was trained")
+
+
+def _note_what_is_scored(run: Run, task: Task, table: Path) -> None:
+    """Writes into run.json which test part the scores are of, where it is another than when the run was trained."""
+    fields, labels = task.fields()["test"], task.labels()["test"]
+    if (
+        run.fields is None
+        or run.labels is None
+        or (run.fields["test"], run.labels["test"]) == (fields, labels)
+    ):
+        return
+    # scores of before are not these fields'
+    (table / "scores.json").unlink(missing_ok=True)
+    path = run.folder / "run.json"
+    held = json.loads(path.read_text("utf-8"))
+    held["fields"]["test"], held["labels"]["test"] = fields, labels
+    _write(path, (json.dumps(held, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _markdown(moved: Sequence[Moved]) -> str:
