@@ -28,10 +28,13 @@ from lobule.errors import (  # noqa: E402
     WeightsNotFoundError,
 )
 from lobule.models.zoo import load_model  # noqa: E402
+from lobule.runtimes import open_runtime  # noqa: E402
 from lobule.training import export  # noqa: E402
 from lobule.training.compare import compare_recipes  # noqa: E402
 from lobule.training.loop import Devices, read_curve  # noqa: E402
-from lobule.training.precision import prove_precisions  # noqa: E402
+from lobule.training.nuclei import NucleiTask  # noqa: E402
+from lobule.training.precision import _Nuclei, prove_precisions  # noqa: E402
+from lobule.training.recipe import NucleiRecipe, read_recipe  # noqa: E402
 from lobule.training.robustness import DISTURBANCES  # noqa: E402
 from lobule.training.tower import evaluate, export_run, open_run, train_run  # noqa: E402
 
@@ -428,6 +431,14 @@ def test_an_exported_run_is_a_model_scored_as_the_run(
     fewer = without(data, "training0", tmp_path / "fewer")
     again = evaluate(tmp_path / "nuclei-mine", fewer, "test", say=lambda _: None, recipe=recipe)
     assert {score.on for score in again.scores} == {UNKNOWN}
+    settings = read_recipe(recipe)
+    assert isinstance(settings, NucleiRecipe)
+    proof = _Nuclei(model, NucleiTask(settings, recipe.parent, fewer, 20), settings)
+    measured = proof.score(
+        card.graphs[0],
+        open_runtime("onnxruntime", "nuclei-mine", model.file(card.graphs[0]), card.graphs[0], workers=1),
+    )
+    assert measured.on == UNKNOWN
     # what trained the model cannot test it, whichever recipe says so
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)

@@ -72,8 +72,8 @@ def _nuclei_of(document: Any, tell: Callable[[str], None] | None) -> Any:
     for feature, kind in zip(features, kinds, strict=True):
         case = None
         if isinstance(feature, dict) and isinstance(feature.get("nucleusGeometry"), dict):
-            feature, case = feature | {"geometry": feature["nucleusGeometry"]}, "is a cell"
-            kept.append(feature)
+            case = "is a cell"
+            kept.append(feature | {"geometry": feature["nucleusGeometry"]})
         elif kind == "cell":
             case = "is a cell without a nucleus"
         elif kind == "annotation" and detected:

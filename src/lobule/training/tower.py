@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -246,8 +246,9 @@ def train_run(
     # whatever cannot be had, weights to start from or fields to train on, is missed before anything is written
     torch.manual_seed(chosen)
     network, source = task.network(), task.source()
-    with _alone(out) if is_first_process() else nullcontext():
+    with ExitStack() as alone:
         if is_first_process():
+            alone.enter_context(_alone(out))
             before = _claim(path, held)
             _drop_what_is_of_another(before, held)
             if before is None or before.thresholds is None or before.steps != total:
@@ -284,10 +285,10 @@ def _alone(out: Path) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            alone = stack.enter_context(held_alone(out / ".lock"))
+            first = stack.enter_context(held_alone(out / ".lock"))
         except OSError as error:
             raise ResultWriteError(out, f"the run's folder cannot be made: {error}") from error
-        if not alone:
+        if not first:
             raise ResultLockedError(out, "another lobule train writes here; wait for it or end it")
         yield
 
