@@ -242,7 +242,7 @@ def test_sizes_that_cannot_be_blame_what_may_be_wrong(
     source: str, advice: str, own: bool, darkness: Path
 ) -> None:
     nuclei = SimpleNamespace(
-        columns=SimpleNamespace(area_um2=np.full(60, 3.0)),
+        columns=SimpleNamespace(area_um2=np.full(60, 3.0), touches_border=np.zeros(60)),
         frame=SimpleNamespace(scale=(1.0, 1.0)),
         where="tumor region",
     )

@@ -105,7 +105,7 @@ def test_a_field_smaller_than_a_tile_is_judged_by_its_tissue_alone(models: Path,
     result = analyze(ArraySlide(red, MPP), options=options)
     assert result.tumor is not None
     np.testing.assert_allclose(result.tumor.heatmap.values, 1, atol=1e-6)
-    np.testing.assert_allclose(result.tumor.mean_rgb, (210, 60, 90), atol=1)
+    np.testing.assert_allclose(result.tissue.mean_rgb, (210, 60, 90), atol=1)
     area = next(m for m in result.measurements if m.name == "tumor_area")
     assert area.value == area.low == area.high == pytest.approx(80 * 120 * MPP**2 / 1e6)
 
@@ -290,6 +290,8 @@ def test_only_what_is_asked_for_is_done(painted: Path, models: Path) -> None:
 
 
 def test_wrong_options_name_what_is_allowed() -> None:
+    with pytest.raises(ConfigurationError, match=r"give a tuple, such as \('nuclei',\)"):
+        Options(only="nuclei")  # type: ignore[arg-type]
     for wrong in (
         {"only": ("kidney",)},
         {"only": ()},
@@ -439,3 +441,61 @@ def test_a_picture_says_what_it_holds(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
     with open_slide(tmp_path / "a.png") as slide:
         assert slide.held_bytes == 30 * 40 * 3
+
+
+def test_the_color_told_is_of_tissue_alone_however_narrow(models: Path) -> None:
+    """A core as wide as half a tile: the mean of whole tiles would be half glass."""
+    core = np.full((900, 900, 3), 240, np.uint8)
+    core[:, 300:430] = (210, 60, 90)
+    result = analyze(ArraySlide(core, MPP), options=Options(models=(str(models),), only=("tumor",)))
+    assert result.tissue.mean_rgb is not None
+    # the mask's cells along the core hold some glass
+    np.testing.assert_allclose(result.tissue.mean_rgb, (210, 60, 90), atol=15)
+
+
+def test_the_tumor_share_is_of_tissue_and_never_above_one(models: Path) -> None:
+    core = np.full((900, 900, 3), 240, np.uint8)
+    core[:, 300:430] = (210, 60, 90)
+    result = analyze(ArraySlide(core, MPP), options=Options(models=(str(models),), only=("tumor",)))
+    assert result.tumor is not None
+    numbers = {measurement.name: measurement.value for measurement in result.measurements}
+    regions = shapely.union_all([region.polygon for region in result.tumor.regions])
+    tissue = shapely.union_all(result.tissue.polygons)
+    assert 0.1 < tissue.intersection(regions).area / tissue.area <= 1
+    assert numbers["tumor_share"] == pytest.approx(tissue.intersection(regions).area / tissue.area, abs=1e-3)
+
+
+def test_a_slide_too_coarse_one_way_is_too_coarse(models: Path) -> None:
+    from lobule.analysis.stages import too_coarse
+
+    assert too_coarse("nuclei", Mpp(0.5, 0.5), 0.25) is None
+    assert "1.2 µm/px one way" in str(too_coarse("nuclei", Mpp(0.25, 1.2), 0.25))
+
+
+def test_a_field_that_shows_little_more_than_cut_nuclei_says_so(models: Path) -> None:
+    strip = paint((400, 40), [(0, 0, 400, 40)], np.array([[40, 20], [120, 20], [200, 20]]), margin=0)[20:32]
+    result = analyze(ArraySlide(strip, MPP), options=Options(models=(str(models),), only=("nuclei",)))
+    assert result.nuclei is not None
+    touching = int(np.count_nonzero(result.nuclei.columns.touches_border))
+    said = [notice.message for notice in result.warnings if notice.code == "cut-nuclei"]
+    assert (
+        touching
+        and len(said) == 1
+        and f"{touching} of {len(result.nuclei.columns.area_um2)} nuclei" in said[0]
+    )
+
+
+def test_a_name_as_long_as_a_file_system_takes_is_a_folder_like_any_other(
+    models: Path, tmp_path: Path
+) -> None:
+    from lobule.analysis.batch import analyze_slides
+    from lobule.progress import reporter_for
+
+    slide = tmp_path / f"{'x' * 240}.png"
+    Image.fromarray(paint((300, 200), [])).save(slide)
+    options = Options(models=(str(models),), only=("tissue",))
+    (done,) = analyze_slides(
+        [slide], tmp_path / "out", options, mpp=Mpp(0.5, 0.5), reporter=reporter_for(quiet=True)
+    )
+    assert done.status == "done", done.reason
+    assert (tmp_path / "out" / slide.stem / "findings.json").is_file()

@@ -71,7 +71,7 @@ BAD: dict[str, tuple[object, str]] = {
         "version https://git-lfs.github.com/spec/v1\noid sha256:0",
         "neither GeoJSON nor XML",
     ),
-    "a jpeg": (b"\xff\xd8\xff\xe0" + bytes(90), "neither GeoJSON nor XML"),
+    "a jpeg": (b"\xff\xd8\xff\xe0" + bytes(90), "neither GeoJSON nor XML|save it as PNG or TIFF"),
     "random bytes": (bytes(range(128, 256)), "neither GeoJSON nor XML"),
     "json cut off": ('{"type": "FeatureCollection", "features": [', "not JSON"),
     "json that is latin-1": ('{"type": "é"}'.encode("latin-1"), "not UTF-8"),
@@ -647,3 +647,22 @@ def test_what_was_repaired_or_left_out_is_told_to_whoever_asks(tmp_path: Path) -
     assert told == ["crosses itself", "has fewer than 3 points", "has no area"]
     with pytest.raises(AnnotationError, match="a polygon of 2 points"):
         read_regions(path)
+
+
+def test_tissue_that_lobule_wrote_of_a_slide_of_another_size_is_refused(tmp_path: Path) -> None:
+    from lobule.export.geojson import write_tissue
+    from lobule.findings.schema import Frame
+
+    about = Frame(size_px=(400, 300), mpp_um_per_px=(0.5, 0.5), bounds_px=None, geojson_offset_px=(0, 0))
+    written = tmp_path / "tissue.geojson"
+    write_tissue(written, [shapely.box(0, 0, 200, 300)], about, "one")
+    half = tissue_from_file(written, WorkingFrame((400, 300), Mpp(0.5, 0.5), Mpp(4, 4)))
+    assert half.mean() == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(AnnotationError, match="for a slide of 400 × 300 px, and this one has 800 × 600 px"):
+        tissue_from_file(written, WorkingFrame((800, 600), Mpp(0.25, 0.25), Mpp(4, 4)))
+
+
+def test_a_mask_saved_as_jpeg_is_refused_by_name(tmp_path: Path) -> None:
+    Image.new("L", (40, 30), 255).save(tmp_path / "mask.jpg")
+    with pytest.raises(AnnotationError, match="save it as PNG or TIFF"):
+        tissue_from_file(tmp_path / "mask.jpg", WorkingFrame((40, 30), Mpp(1, 1), Mpp(8, 8)))

@@ -178,3 +178,57 @@ def test_only_a_command_that_goes_on_says_so_when_interrupted(
     assert leaving.value.code == 130
     said = capsys.readouterr().err
     assert said.startswith("interrupted") and ("goes on from here" in said) == goes_on
+
+
+def test_what_is_no_slide_among_many_names_is_left_out_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (
+        "a.png",
+        "S1.mrxs",
+        "S1/Slidedat.ini",
+        "notes/read.txt",
+        "a/findings.json",
+        "a/heatmap.ome.tif",
+        "summary.csv",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    named = sorted(str(file) for file in tmp_path.iterdir())
+    assert existing_slides((*named, str(tmp_path / "notes" / ".." / "a.png"))) == [
+        tmp_path / "S1.mrxs",
+        tmp_path / "a.png",
+    ]
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[0] for line in told] == [
+        str(tmp_path / name) for name in ("a", "notes", "summary.csv")
+    ]
+    assert existing_slides((str(tmp_path),)) == [tmp_path / "S1.mrxs", tmp_path / "a.png"]
+    with pytest.raises(click.BadParameter, match="notes: no slides in this folder"):
+        existing_slides((str(tmp_path / "notes"),))
+
+
+def test_a_table_tells_slides_of_one_name_by_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    from lobule.analysis.given_mpp import open_with_mpp, rows_of_no_slide
+
+    slides = [tmp_path / folder / "f.png" for folder in ("s1", "s2", "s3")]
+    for slide in slides:
+        slide.parent.mkdir()
+        Image.new("RGB", (8, 8)).save(slide)
+    table = tmp_path / "tables" / "mpp.csv"
+    table.parent.mkdir()
+    table.write_text(f"slide,mpp\n../s1/f.png,0.25\ns2/f.png,0.3\n{slides[2]},0.5\ns4/f.png,0.1\n")
+    monkeypatch.chdir(tmp_path)
+    given = parse_mpp(str(table))
+    found = []
+    for slide in (Path("s1/f.png"), slides[1], Path("s3/../s3/f.png")):
+        with open_with_mpp(slide, given) as opened:
+            assert opened.properties.mpp is not None
+            found.append(opened.properties.mpp.x)
+    assert found == [0.25, 0.3, 0.5]
+    said = rows_of_no_slide(slides, given)
+    assert said is not None and said.endswith(": s4/f.png")

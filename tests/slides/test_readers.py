@@ -301,6 +301,8 @@ def test_tiff_and_jpeg_turn_pictures_the_same_way(orientation: int, picture: Pic
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     PIL.Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    with open_slide(tmp_path / "a.png") as turned:
+        assert any("turned upright" in note for note in turned.properties.warnings) == (orientation > 1)
     options: dict[str, Any] = {"photometric": "rgb", "extratags": [(274, 3, 1, orientation, True)]}
     with (
         open_slide(tmp_path / "a.png") as png,

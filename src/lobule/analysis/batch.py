@@ -109,6 +109,8 @@ def analyze_slides(
         reporter.say(unused)
     outcomes: list[Outcome] = []
     ids = slide_ids(slides)
+    if options.tissue is not None and len(ids) > 1:
+        reporter.say(f"{options.tissue}: one drawing of tissue is used for all {len(ids)} slides")
     equipment = equip(options) if equipment is None else equipment
     unwritten = False
     with equipment.networks:

@@ -43,5 +43,5 @@ def rows_of_no_slide(slides: Sequence[Path], mpp: Mpp | Mapping[str, Mpp] | None
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    """What a table may call the slide: with its ending or without."""
-    return path.name, path.stem, name_of(path)
+    """What a table may call the slide: by its place, with its ending or without."""
+    return str(path.resolve()), path.name, path.stem, name_of(path)

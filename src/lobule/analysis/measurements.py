@@ -141,7 +141,7 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
             low=_rounded(least),
             high=_rounded(most),
             bounds="other thresholds",
-            how=swing,
+            how=f"within the regions' outlines, glass there included; {swing}",
         ),
         Measurement(
             stage="tumor",
@@ -164,7 +164,7 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
                 low=_rounded(min(share, share_at(strict))),
                 high=_rounded(max(share, share_at(lax))),
                 bounds="other thresholds",
-                how=f"the tissue in the region over all tissue: glass that a region encloses is left out; {swing}",
+                how=f"the tissue within the regions' outlines over all tissue; {swing}",
             )
         )
     if not tumor.tiles:
@@ -248,7 +248,7 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
                 message=f"{share:.0%} of the judged tiles are out of focus; results there are unsure.",
             )
         )
-    z = _color_distance(tumor, model)
+    z = _color_distance(tumor, seen, model)
     if z is not None and np.abs(z).max() > COLOR_NOTICE_SD:
         notices.append(
             Notice(
@@ -273,13 +273,11 @@ def tumor_notices(tumor: TumorOutcome, model: Model, seen: TissueOutcome) -> lis
     return notices
 
 
-def _color_distance(tumor: TumorOutcome, model: Model) -> NDArray[np.float64] | None:
-    """Mean color of the tiles, in SDs of the training tiles', R G B."""
-    if tumor.mean_rgb is None:
+def _color_distance(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -> NDArray[np.float64] | None:
+    """Mean color of the tissue, in SDs of the training tiles', R G B; None where no tile was looked at."""
+    if not tumor.tiles or seen.mean_rgb is None:
         return None
-    z: NDArray[np.float64] = np.subtract(tumor.mean_rgb, model.card.pixel_mean) / np.asarray(
-        model.card.pixel_std
-    )
+    z: NDArray[np.float64] = (seen.mean_rgb - model.card.pixel_mean) / np.asarray(model.card.pixel_std)
     return z
 
 
@@ -292,7 +290,8 @@ def _enlarged(stage: str, slide: Mpp, model: Mpp) -> Notice:
     return Notice(
         code="enlarged",
         message=f"The {stage} model works at {model.mean:.3g} µm/px and the slide has {_told(slide)}: "
-        "its pixels were enlarged, small structures may be missed.",
+        "its pixels were enlarged, small structures may be missed"
+        + (", and texture is smoother than on finer slides." if stage == "nuclei" else "."),
     )
 
 
@@ -472,6 +471,15 @@ def nuclei_notices(nuclei: NucleiOutcome, prepared: Prepared) -> list[Notice]:
     mpp = prepared.mpp
     if min(nuclei.frame.scale) < 0.999:
         notices.append(_enlarged("nuclei", mpp, nuclei.frame.mpp))
+    cut, counted = int(np.count_nonzero(nuclei.columns.touches_border)), len(nuclei.columns.touches_border)
+    if cut and 2 * cut >= counted:
+        notices.append(
+            Notice(
+                code="cut-nuclei",
+                message=f"{cut} of {counted} nuclei reach over the edge of the image or the region: it is too small "
+                "or too narrow for their density, and their sizes are unknown.",
+            )
+        )
     if len(nuclei.columns.area_um2) >= 50:
         median = float(np.sqrt(4 * np.median(nuclei.columns.area_um2) / np.pi))
         low, high = NUCLEUS_DIAMETER_UM
@@ -519,7 +527,9 @@ def region_findings(regions: Sequence[TumorRegion]) -> tuple[RegionFinding, ...]
     return tuple(rows)
 
 
-def differences(prepared: Prepared, stages: Sequence[Stage], tumor: TumorOutcome | None) -> tuple[str, ...]:
+def differences(
+    prepared: Prepared, stages: Sequence[Stage], seen: TissueOutcome, tumor: TumorOutcome | None
+) -> tuple[str, ...]:
     """How this slide differs from what the models saw, a sentence each; reassurance is stated too."""
     lines = []
     for stage in stages:
@@ -532,7 +542,7 @@ def differences(prepared: Prepared, stages: Sequence[Stage], tumor: TumorOutcome
             f"{Mpp(*stage.working_mpp).mean:.4g}."
         )
     model = prepared.models.get("tumor")
-    z = None if tumor is None or model is None else _color_distance(tumor, model)
+    z = None if tumor is None or model is None else _color_distance(tumor, seen, model)
     if z is not None:
         worst = float(np.abs(z).max())
         verdict = "unlike what the model knows" if worst > COLOR_NOTICE_SD else "within what the model knows"

@@ -46,6 +46,8 @@ class Options:
 
     def __post_init__(self) -> None:
         choices = ("tissue", *STAGES)
+        if isinstance(self.only, str):
+            raise ConfigurationError("--only", self.only, f"give a tuple, such as ({self.only!r},)")
         if not self.only or any(stage not in choices for stage in self.only):
             raise ConfigurationError("--only", ",".join(self.only), f"choose among {', '.join(choices)}")
         if self.specimen not in ("breast", "node"):

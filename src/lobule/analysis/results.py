@@ -75,7 +75,7 @@ def holds_files_of(slide: Slide, folder: Path) -> bool:
 
     A MIRAX slide is all that lies in its folder: with results in it, it would be another slide.
     """
-    if slide.path is None or not folder.is_dir():
+    if slide.path is None:
         return False
     place = folder.resolve()
     return any(file.resolve().parent == place for file in slide.files() if file != slide.path)

@@ -253,7 +253,7 @@ class Result:
 
     def differences(self) -> tuple[str, ...]:
         """How this slide differs from what the models in use were trained on, a line each."""
-        return differences(self.prepared, self.stages, self.tumor)
+        return differences(self.prepared, self.stages, self.tissue, self.tumor)
 
     def close(self) -> None:
         """Frees the records."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +74,13 @@ class TissueOutcome:
         )
         return tuple(polygon for polygon in placed if polygon.area > 0)
 
+    @cached_property
+    def mean_rgb(self) -> NDArray[np.float64] | None:
+        """The mean color of the tissue, R G B in 0..255, of about a million of the overview's pixels; None without."""
+        step = math.ceil((self.tissue.mask.size / 1e6) ** 0.5)
+        shown = self.overview[::step, ::step][self.tissue.mask[::step, ::step]]
+        return shown.mean(axis=0) if len(shown) else None
+
     @property
     def area_mm2(self) -> float:
         """The area of the tissue. The overview's last row and column count as far as there is slide."""
@@ -92,10 +100,12 @@ class TissueOutcome:
 def too_coarse(family: str, slide_mpp: Mpp, model_mpp: float) -> str | None:
     """Why a slide has too few pixels for a model, or None."""
     allowed = COARSEST_RATIO[family] * model_mpp
-    if slide_mpp.mean <= allowed:
+    coarser = max(slide_mpp.x, slide_mpp.y)
+    if coarser <= allowed:
         return None
+    one_way = "" if slide_mpp.x == slide_mpp.y else " one way"
     return (
-        f"the slide has {slide_mpp.mean:.3g} µm/px, the model works at {model_mpp:g} µm/px and takes slides up to "
+        f"the slide has {coarser:.3g} µm/px{one_way}, the model works at {model_mpp:g} µm/px and takes slides up to "
         f"{allowed:.3g}: too coarse"
     )
 
@@ -116,8 +126,8 @@ def too_small(size_px: tuple[int, int], mpp: Mpp, graph: Graph) -> str | None:
     if min(sides_um) >= LEAST_SIDE_SHARE * tile_um:
         return None
     return (
-        f"the image measures {sides_um[0]:.3g} × {sides_um[1]:.3g} µm and the model judges tiles of {tile_um:.3g} µm: "
-        "too small"
+        f"the image measures {sides_um[0]:,.0f} × {sides_um[1]:,.0f} µm and the model judges tiles of "
+        f"{tile_um:.3g} µm: too small"
     )
 
 

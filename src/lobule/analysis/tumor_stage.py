@@ -56,7 +56,7 @@ TILES_TOGETHER, LEAST_TURNS = 12, 4
 """So many tiles a worker takes at a time and measures their sharpness in one go, or fewer, for so many turns each."""
 MIN_CELLS_TO_REFINE = 6
 
-_TILE = struct.Struct("<ddd3d")
+_TILE = struct.Struct("<ddd")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,6 @@ class TumorOutcome:
     mask: NDArray[np.bool_]
     regions: tuple[TumorRegion, ...]
     blurred: ScalarMap
-    mean_rgb: tuple[float, float, float] | None
     tiles: int
     screened: int
     """Tiles that the screening network saw."""
@@ -87,37 +86,23 @@ class TumorOutcome:
 
 @dataclass(frozen=True)
 class TumorTile:
-    """What is known of one tile: P(tumor) by screen and by classifier (nan: not asked), sharpness, mean RGB."""
+    """What is known of one tile: P(tumor) by screen and by classifier (nan: not asked), sharpness."""
 
     screened: float
     classified: float
     sharpness: float
-    mean_rgb: tuple[float, float, float]
 
     def to_bytes(self) -> bytes:
-        return _TILE.pack(self.screened, self.classified, self.sharpness, *self.mean_rgb)
+        return _TILE.pack(self.screened, self.classified, self.sharpness)
 
     @staticmethod
     def from_bytes(record: bytes) -> TumorTile:
-        screened, classified, sharp, red, green, blue = _TILE.unpack(record)
-        return TumorTile(screened, classified, sharp, (red, green, blue))
+        return TumorTile(*_TILE.unpack(record))
 
     @property
     def probability(self) -> float:
         """The classifier's word where it was asked."""
         return self.screened if math.isnan(self.classified) else self.classified
-
-
-def _mean_rgb(tiles: NDArray[np.uint8]) -> list[tuple[float, float, float]]:
-    """The mean color of each of (N, H, W, 3)."""
-    # summed over rows first: long runs of bytes, where a mean over axes of three is twenty times as slow;
-    # 256 rows fit 16 bits
-    count, height, width = tiles.shape[:3]
-    sums = np.zeros((count, 3), np.uint64)
-    for top in range(0, height, 256):
-        rows = tiles[:, top : top + 256].reshape(count, -1, width * 3).sum(axis=1, dtype=np.uint16)
-        sums += rows.reshape(count, width, 3).sum(axis=1, dtype=np.uint64)
-    return [(red, green, blue) for red, green, blue in (sums / (height * width)).tolist()]
 
 
 class TumorPass:
@@ -257,10 +242,9 @@ class TumorPass:
             ]
         with self._clock.part("tumor", "decode_maps"):
             sharp = sharpness(tiles, self.frame.mpp.mean).tolist()
-            colors = _mean_rgb(tiles)
         records = []
-        for index, pixels, word, focus, color in zip(indices, tiles, screened, sharp, colors, strict=True):
-            tile = TumorTile(word, math.nan, focus, color)
+        for index, pixels, word, focus in zip(indices, tiles, screened, sharp, strict=True):
+            tile = TumorTile(word, math.nan, focus)
             if math.isnan(tile.screened) or not self.settled(tile):
                 tile = replace(tile, classified=self._probability(self._patch, "patch", index, pixels))
             records.append(tile.to_bytes())
@@ -318,7 +302,6 @@ def find_tumor(
             values[place] = tile.probability
             if math.isfinite(tile.sharpness):
                 blurred[place] = tile.sharpness < SHARP_FROM
-        colors = [tile.mean_rgb for tile in known.values()]
         cells = WorkingFrame(
             slide.size, frame.slide_mpp, Mpp(frame.mpp.x * grid.stride_px, frame.mpp.y * grid.stride_px)
         )
@@ -339,7 +322,6 @@ def find_tumor(
         mask=mask,
         regions=regions,
         blurred=blur_map,
-        mean_rgb=tuple(np.mean(colors, 0)) if colors else None,
         tiles=len(kept),
         screened=sum(not math.isnan(tile.screened) for tile in known.values()),
         classified=sum(not math.isnan(tile.classified) for tile in known.values()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
@@ -37,12 +38,30 @@ def tissue_from_file(
     ``geojson_origin_px`` as in `read_regions`.
     Raises AnnotationError, also where the file marks nothing on the slide.
     """
-    if is_image(read_bytes(path)[:8]):
+    content = read_bytes(path)
+    if content.startswith(b"\xff\xd8"):
+        raise AnnotationError(path, "a JPEG blurs a mask's edges; save it as PNG or TIFF")
+    if is_image(content[:8]):
         mask = read_mask(path, frame.slide_size, warn=warn)
         if not mask.any():
             raise AnnotationError(path, "the mask marks nothing")
         return _looked_up(mask, frame)
+    if (stated := _stated_size(content)) not in (None, frame.slide_size):
+        written, own = (" × ".join(f"{side:,}" for side in size) for size in (stated, frame.slide_size))
+        raise AnnotationError(path, f"it was written for a slide of {written} px, and this one has {own} px")
     return _from_polygons(path, frame, geojson_origin_px, warn)
+
+
+def _stated_size(content: bytes) -> tuple[int, int] | None:
+    """The size (level-0 px) of the slide that a file of lobule's own was written for; None for other files."""
+    head, features, _ = content.partition(b',"features":[')
+    if not features:
+        return None
+    try:
+        width, height = json.loads(head + b"}")["lobule"]["frame"]["size_px"]
+        return int(width), int(height)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
 
 
 def _looked_up(mask: NDArray[np.bool_], frame: WorkingFrame) -> NDArray[np.bool_]:

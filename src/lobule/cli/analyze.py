@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,8 +41,36 @@ def parse_nuclei(text: str) -> int | None:
 def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
     """The slides that were named; a folder stands for the files in it that look like slides.
 
-    The DICOM files of a series stand for one slide. Raises click.BadParameter.
+    The DICOM files of a series stand for one slide, and so do several names of a file. Beside other names
+    (``folder/*``) a folder without slides is left out and told of, and so are lobule's own results. Raises
+    click.BadParameter.
     """
+    slides: list[Path] = []
+    left_out: list[str] = []
+    for argument in arguments:
+        if not argument:
+            raise click.BadParameter("one name is empty (a variable that is not set?)", param_hint="SLIDES")
+        path = Path(argument)
+        if _is_folder(path):
+            inside = _slides_in(path)
+            if not inside and not (path.parent / f"{path.name}.mrxs").exists():
+                left_out.append(f"{path}: no slides in this folder (folders in it are not searched)")
+            slides += inside
+        elif path.name in ("summary.csv", ".summary.csv.lock"):
+            left_out.append(f"{path}: the table of earlier results, not a slide")
+        else:
+            slides.append(path)
+    if not slides:
+        raise click.BadParameter("; ".join(left_out) or "no slides", param_hint="SLIDES")
+    for line in left_out:
+        click.echo(f"{line}; left out", err=True)
+    # links are not followed: a slide is called as it is named
+    once = {os.path.normpath(slide.absolute()): slide for slide in reversed(slides)}
+    return _one_of_each_series(list(once.values())[::-1])
+
+
+def _slides_in(folder: Path) -> list[Path]:
+    """The files of a folder that look like slides; none in one of lobule's results. Raises click.BadParameter."""
     endings = [
         ".svs",
         ".ndpi",
@@ -63,29 +92,19 @@ def existing_slides(arguments: tuple[str, ...]) -> list[Path]:
         ".jpg",
         ".jpeg",
     ]
-    slides: list[Path] = []
-    for argument in arguments:
-        if not argument:
-            raise click.BadParameter("one name is empty (a variable that is not set?)", param_hint="SLIDES")
-        path = Path(argument)
-        if _is_folder(path):
-            try:
-                inside = sorted(
-                    file
-                    for file in path.iterdir()
-                    # macOS leaves a file "._name" beside each on disks that are not its own
-                    if file.suffix.lower() in endings and not file.name.startswith("._") and file.is_file()
-                )
-            except OSError as error:
-                raise click.BadParameter(
-                    f"{path}: this folder cannot be read: {error.strerror or error}", param_hint="SLIDES"
-                ) from error
-            if not inside:
-                raise click.BadParameter(f"{path}: no slides in this folder", param_hint="SLIDES")
-            slides += inside
-        else:
-            slides.append(path)
-    return _one_of_each_series(slides)
+    try:
+        if (folder / "findings.json").exists():
+            return []
+        return sorted(
+            file
+            for file in folder.iterdir()
+            # macOS leaves a file "._name" beside each on disks that are not its own
+            if file.suffix.lower() in endings and not file.name.startswith("._") and file.is_file()
+        )
+    except OSError as error:
+        raise click.BadParameter(
+            f"{folder}: this folder cannot be read: {error.strerror or error}", param_hint="SLIDES"
+        ) from error
 
 
 def _is_folder(path: Path) -> bool:

@@ -110,7 +110,8 @@ def _decode(path: Path, kind: str, notes: list[str]) -> tuple[RgbImage, Resoluti
                 icc = image.info.get("icc_profile")
                 image.load()
                 pixels = _to_rgb(image, path, notes)
-                if turned in TURNS:
+                if turned in TURNS and turned != 1:
+                    notes.append(f"the picture was turned upright (orientation tag {turned})")
                     pixels = np.ascontiguousarray(TURNS[turned].apply(pixels))
     except UnsupportedSlideError:
         raise

@@ -208,8 +208,9 @@ def require_mpp(slide: Slide) -> Mpp:
 def read_mpp_csv(path: Path, option: str = "--mpp-csv") -> dict[str, Mpp]:
     """Reads a table ``slide,mpp`` (or ``slide,mpp_x,mpp_y``): slide name → mpp.
 
-    Comma, semicolon or tab separated, with or without BOM, decimal point or comma. The name is kept as it is
-    written. Raises ConfigurationError that names the line.
+    Comma, semicolon or tab separated, with or without BOM, decimal point or comma. A name is kept as it is
+    written; one with folders becomes the whole path of the file that it leads to, from the table or from here.
+    Raises ConfigurationError that names the line.
     """
     try:
         sheet = read_sheet(path)
@@ -231,6 +232,9 @@ def read_mpp_csv(path: Path, option: str = "--mpp-csv") -> dict[str, Mpp]:
         name = row["slide"]
         if not name:
             raise ConfigurationError(option, where, "the slide's name is empty")
+        if Path(name).name != name:
+            led_to = (folder / name for folder in (path.parent, Path()))
+            name = next((str(file.resolve()) for file in led_to if file.exists()), name)
         x, y = (parse_number(row[column]) for column in columns)
         if x is None or y is None or not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
             raise ConfigurationError(option, where, f"{list(row.values())} holds no positive mpp")
