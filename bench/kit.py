@@ -24,6 +24,7 @@ from report import Row, row_text, write_report
 
 TILE_PX = 256
 MPP = 1.0
+PEERS = ("fast", "wsinfer", "tiatoolbox", "monai")
 
 
 @dataclass(frozen=True)
@@ -232,29 +233,53 @@ def write_model_folder(onnx_path: Path, folder: Path, int8_path: Path | None = N
         path.write_text(text, "utf-8")
 
 
+def _above_zero(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError(text)
+        return value
+
+    return number
+
+
+def _file_or_none(text: str) -> str:
+    if text and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return text
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that every command takes."""
     found = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
-    def option(name: str, default: str, about: str) -> None:
+    def option(name: str, default: str, about: str, kind: Callable[[str], Any] = str) -> None:
         value = os.environ.get(name.upper()) or default
         found.add_argument(
-            f"--{name}", default=value, help=f"{about} [{name.upper()}, now {value or 'none'!r}]"
+            f"--{name}", default=value, type=kind, help=f"{about} [{name.upper()}, now {value or 'none'!r}]"
         )
 
-    option("slide", "", "another slide (TIFF of 256 px JPEG tiles, levels 1/4/16)")
-    option("model", "", "another ONNX patch classifier, N x 3 x 256 x 256 float32 in 0..1 to N x 2")
-    option("peers", "", "rivals to run beside, of fast,wsinfer,tiatoolbox,monai")
-    option("rounds", "3", "paired repeats")
-    option("seconds", "1.5", "how long a throughput is measured each time")
-    option("timeout", "600", "seconds after which a command is stopped")
+    option("slide", "", "another slide (TIFF of 256 px JPEG tiles, levels 1/4/16)", _file_or_none)
+    option(
+        "model",
+        "",
+        "another ONNX patch classifier, N x 3 x 256 x 256 float32 in 0..1 to N x 2",
+        _file_or_none,
+    )
+    option("peers", "", f"rivals to run beside, of {','.join(PEERS)}")
+    option("rounds", "3", "paired repeats (of reads and starts more, since they are short)", _above_zero(int))
+    option("seconds", "1.5", "how long a throughput is measured each time", _above_zero(float))
+    option("timeout", "600", "seconds after which a command is stopped", _above_zero(float))
     return found
 
 
 def kit_from(arguments: argparse.Namespace) -> Kit:
     """The settings. Compiles lobule's modules, as pip does those of whatever it installs, the rivals among them."""
+    named = tuple(name.strip() for name in arguments.peers.split(",") if name.strip())
+    if unknown := [name for name in named if name not in PEERS]:
+        raise SystemExit(f"--peers: no rival {', '.join(unknown)}: choose among {', '.join(PEERS)}")
     package = find_spec("lobule")
     assert package is not None and package.origin is not None
     compileall.compile_dir(str(Path(package.origin).parent), quiet=2)
@@ -263,19 +288,19 @@ def kit_from(arguments: argparse.Namespace) -> Kit:
         folder=folder,
         slide_path=Path(arguments.slide) if arguments.slide else None,
         model_path=Path(arguments.model) if arguments.model else None,
-        peers=tuple(name for name in arguments.peers.split(",") if name),
-        rounds=int(arguments.rounds),
-        seconds=float(arguments.seconds),
-        timeout_seconds=float(arguments.timeout),
+        peers=named,
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        timeout_seconds=arguments.timeout,
         cores=machine.cores(),
     )
 
 
 def result_folder() -> Path:
-    """bench/results/<date>-<processor>."""
+    """bench/results/<date>-<time>-<processor>: no measurement is written over."""
     import datetime
 
-    name = f"{datetime.date.today().isoformat()}-{machine.short_name()}"
+    name = f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}-{machine.short_name()}"
     return Path(__file__).with_name("results") / name
 
 

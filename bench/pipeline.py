@@ -31,10 +31,12 @@ START_UP_LIMIT_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to call lobule."""
+    """One way to call lobule, and the network that it looks with (for its roofline), in int8 too where it has one."""
 
     name: str
     arguments: tuple[str, ...]
+    network: Path
+    int8: Path | None = None
 
 
 def variants(kit: Kit, wanted: Sequence[str] = ("f32",)) -> list[Variant]:
@@ -51,8 +53,8 @@ def variants(kit: Kit, wanted: Sequence[str] = ("f32",)) -> list[Variant]:
             except LobuleError as error:
                 say(f"{word}: not run ({error})")
                 continue
-            named.append(Variant(f"lobule, {precision_of(word)}", called))
-    return named or [Variant("lobule", arguments("f32"))]
+            named.append(Variant(f"lobule, {precision_of(word)}", called, kit.model()))
+    return named or [Variant("lobule", arguments("f32"), kit.model())]
 
 
 class Limit:
@@ -61,7 +63,10 @@ class Limit:
     def __init__(
         self, kit: Kit, slide: Path, network: Path, int8: Path | None, done: Analysis, level: int
     ) -> None:
-        """``int8``: the network in it, where there is one; else it is made for its speed alone."""
+        """``int8``: the network in it, where there is one; else it is made for its speed alone.
+
+        Every tile is taken to be judged by that network: screens and refinement are left out.
+        """
         self._kit, self._network, self._int8 = kit, network, int8
         self._tiles = needed_tiles(slide, done.heatmap, MPP)
         self._patches = int(done.stage("tumor")["tiles"])
@@ -89,11 +94,9 @@ class Limit:
 def _rounds(
     kit: Kit,
     slide: Path,
-    network: Path,
     subjects: Sequence[Variant],
     others: Sequence[Rival],
     level: int,
-    int8: Path | None = None,
 ) -> dict[str, Any]:
     """Everything that the rounds of one slide give, by name."""
     failed: dict[str, str] = {}
@@ -118,7 +121,11 @@ def _rounds(
     main = subjects[0].name
     if first[main] is None:
         raise CommandFailed(failed[main])
-    limit = Limit(kit, slide, network, int8, first[main], level)
+    limits: dict[Path, Limit] = {}
+    for variant in subjects:
+        warm = first[variant.name]
+        if warm is not None and variant.network not in limits:
+            limits[variant.network] = Limit(kit, slide, variant.network, variant.int8, warm, level)
     for rival in others:
         say(f"warm-up of {rival.name}")
         attempt(rival.name, lambda rival=rival: rival.run(slide))
@@ -133,6 +140,7 @@ def _rounds(
             if warm is None or variant.name in failed:
                 continue
             # on both sides of the run: a shared machine is seldom the same for ten seconds
+            limit = limits[variant.network]
             before = limit.measure(warm.stage("tumor")["runtime"])
             done = subject(variant)
             if done is not None:
@@ -155,7 +163,7 @@ def _rounds(
         "rivals": rival_costs,
         "beside": beside,
         "failed": failed,
-        "tiles": limit.tiles,
+        "tiles": limits[subjects[0].network].tiles,
     }
 
 
@@ -274,23 +282,26 @@ def measure(kit: Kit, row: str = "pipeline") -> Row:
     """One of the rows pipeline, shipped, gap."""
     if row == "pipeline":
         wanted = ("f32", "bf16", "int8") if machine.has_bf16() else ("f32", "int8")
-        got = _rounds(kit, kit.slide(), kit.model(), variants(kit, wanted), rivals(kit), 1)
+        got = _rounds(kit, kit.slide(), variants(kit, wanted), rivals(kit), 1)
         return _row(kit, row, "Slide → heatmap, the same network", got, 1.10)
     if row == "gap":
-        got = _rounds(kit, kit.gap_slide(), kit.model(), variants(kit), [], 0)
+        got = _rounds(kit, kit.gap_slide(), variants(kit), [], 0)
         return _row(kit, row, "Only levels 1 and 1/16: patches made from level 0", got, 1.25)
-    from lobule.models.zoo import load_model, select_models
+    from lobule.models.zoo import select_models
 
-    model = load_model(select_models()["tumor"].folder)
-    graph = model.card.graph("patch")
-    if graph is None:
-        raise CommandFailed("the shipped tumor model has no patch graph")
-    subjects = [Variant("lobule", ("--only", "tumor"))]
+    def shipped(name: str, *arguments: str) -> Variant:
+        model = select_models(thorough="--thorough" in arguments)["tumor"]
+        graph = model.card.graph("patch")
+        if graph is None:
+            raise CommandFailed("the shipped tumor model has no patch graph")
+        int8 = model.file(graph, "int8") if graph.lower("int8") else None
+        return Variant(name, ("--only", "tumor", *arguments), model.file(graph), int8)
+
+    subjects = [shipped("lobule")]
     if has_option(kit, "--thorough"):
-        subjects.append(Variant("lobule --thorough", ("--only", "tumor", "--thorough")))
+        subjects.append(shipped("lobule --thorough", "--thorough"))
     chosen = [rival for rival in rivals(kit) if rival.name.startswith("FAST")]
-    int8 = model.file(graph, "int8") if graph.lower("int8") else None
-    got = _rounds(kit, kit.slide(), model.file(graph), subjects, chosen, 1, int8)
+    got = _rounds(kit, kit.slide(), subjects, chosen, 1)
     return _row(kit, row, "The shipped tumor model (FAST with the benchmark's network)", got, 1.10)
 
 

@@ -125,17 +125,25 @@ def venv_time(python: str, name: str, slide: Path, places: Places, threads: int,
     return Seconds(float(wall), float(cpu))
 
 
-def largest_difference(slide: Path, places: Places) -> int:
-    """Largest difference of any color value between lobule's and OpenSlide's pixels, on the tile grid and off it."""
-    from lobule.slides import open_slide
+def largest_difference(slide: Path, places: Places, case: str) -> int:
+    """Largest difference of any color value between lobule's and OpenSlide's pixels, on the tile grid and off it.
+
+    Of ``half`` both are averaged, each in its own way: a mean that ends in a half may be rounded up or down.
+    """
+    from lobule.geometry import Box
+    from lobule.slides import open_slide, read_region, require_mpp, working_frame
 
     reference = READERS["OpenSlide"](str(slide))
-    worst = 0
+    worst, step = 0, 1 if case == "readers" else 2
     with open_slide(slide) as own:
+        frame = working_frame(own, require_mpp(own).mean * step)
         for number, (x, y) in enumerate(places):
-            dx, dy = (0, 0) if number % 2 else (97, 41)
-            pixels = own.read_level(0, (x + dx, y + dy), (TILE_PX, TILE_PX))
-            other = reference(x + dx, y + dy, TILE_PX)
+            dx, dy = (0, 0) if number % 2 else (96, 42)
+            left, top = (x + dx) // step, (y + dy) // step
+            pixels = read_region(own, frame, Box(left, top, left + TILE_PX, top + TILE_PX))
+            other = reference(x + dx, y + dy, TILE_PX * step)
+            if case == "half":
+                other = halve(other)
             worst = max(worst, int(np.abs(pixels.astype(int) - other.astype(int)).max()))
     return worst
 
@@ -215,12 +223,13 @@ def measure(kit: Kit, case: str = "readers", venv_readers: Sequence[tuple[str, s
             what = "256 px tiles" if case == "readers" else "0.5 µm/px from level 0"
             bars.append(Bar(f"{what}, {column}", share.median, LIMITS[case], "higher"))
     what = "256 px tiles of level 0" if case == "readers" else "256 px at 0.5 µm/px, averaged from level 0"
-    difference = largest_difference(slide, mixed[:64])
+    difference, allowed = largest_difference(slide, mixed[:64], case), 0 if case == "readers" else 1
     notes = [
         f"Mpx/s of level 0: share of libjpeg-turbo just before, median (min-max) of {rounds} rounds; "
         f"{len(places)} reads in tissue, {density:.2f} bytes/px, each read once; {kit.cores} cores",
-        "pixels identical to OpenSlide's (64 reads, on and off the tile grid)"
-        if difference == 0
+        f"pixels {'within a gray level of' if allowed else 'identical to'} OpenSlide's "
+        "(64 reads, on and off the tile grid)"
+        if difference <= allowed
         else f"**pixels differ from OpenSlide's by up to {difference}**",
         *problems.values(),
     ]

@@ -2,7 +2,7 @@
 
     python bench/run.py [--rows readers,half,...] [--peers fast,tiatoolbox] [--rounds 3]
 
-Writes bench/results/<date>-<processor>/report.md, .json and .png after every row, so that a run that is stopped
+Writes bench/results/<date>-<time>-<processor>/report.md, .json and .png after every row, so that a run that is stopped
 keeps what it has. A row that cannot be measured is named with the reason; the others go on.
 """
 

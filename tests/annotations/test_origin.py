@@ -10,6 +10,7 @@ import pytest
 import shapely
 
 from lobule.annotations import read_regions, tissue_from_file
+from lobule.errors import AnnotationError
 from lobule.export.geojson import write_regions
 from lobule.findings.maps import TumorRegion
 from lobule.findings.schema import Frame
@@ -64,9 +65,9 @@ def test_xml_counts_from_the_canvas(tmp_path: Path) -> None:
     assert region.geometry.bounds == (100, 100, 300, 300)
 
 
-def test_a_stated_origin_that_is_no_number_is_not_believed(tmp_path: Path) -> None:
+def test_a_stated_origin_that_is_no_number_is_told(tmp_path: Path) -> None:
     path = tmp_path / "odd.geojson"
     square = json.dumps(shapely.geometry.mapping(shapely.box(0, 0, 9, 9)))
     path.write_text('{"lobule": {"frame": {"geojson_offset_px": [1e999, 0]}}, ' + square[1:])
-    (region,) = read_regions(path, geojson_origin_px=(3, 4))
-    assert region.geometry.bounds == (3, 4, 12, 13)
+    with pytest.raises(AnnotationError, match="geojson_offset_px"):
+        read_regions(path, geojson_origin_px=(3, 4))

@@ -666,3 +666,56 @@ def test_a_mask_saved_as_jpeg_is_refused_by_name(tmp_path: Path) -> None:
     Image.new("L", (40, 30), 255).save(tmp_path / "mask.jpg")
     with pytest.raises(AnnotationError, match="save it as PNG or TIFF"):
         tissue_from_file(tmp_path / "mask.jpg", WorkingFrame((40, 30), Mpp(1, 1), Mpp(8, 8)))
+
+
+SIDE = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("holes", "left_px"),
+    [
+        ([[[50, 50], [150, 50], [150, 80], [50, 80], [50, 50]]], 8_500),  # reaches over the outline
+        ([[[120, 120], [140, 120], [140, 140], [120, 120]]], 10_000),  # lies outside
+        ([SIDE], 0),
+        (
+            [
+                [[20, 20], [60, 20], [60, 60], [20, 60], [20, 20]],
+                [[40, 40], [80, 40], [80, 80], [40, 80], [40, 40]],
+            ],
+            10_000 - 2 * 1_600 + 400,
+        ),
+    ],
+)
+def test_holes_are_cut_out_and_never_become_area(holes: list[Any], left_px: int, tmp_path: Path) -> None:
+    drawn = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [SIDE, *holes]},
+        "properties": {},
+    }
+    told: list[str] = []
+    regions = read_regions(_save(tmp_path, drawn), told.append)
+    assert sum(region.geometry.area for region in regions) == pytest.approx(left_px)
+    assert all(region.geometry.is_valid for region in regions) and told
+    outline = shapely.Polygon(SIDE)
+    assert all(outline.covers(region.geometry) for region in regions)
+
+
+@pytest.mark.parametrize("offset", [10**400, 1e300, 0.5, "3"])
+def test_an_offset_that_is_none_is_told(offset: object, tmp_path: Path) -> None:
+    document = {
+        "type": "FeatureCollection",
+        "features": [_feature(SQUARE)],
+        "lobule": {"frame": {"geojson_offset_px": [offset, 0]}},
+    }
+    with pytest.raises(AnnotationError, match="geojson_offset_px is not two whole numbers"):
+        read_regions(_save(tmp_path, document))
+
+
+def test_a_negative_region_as_large_as_its_region_leaves_nothing(tmp_path: Path) -> None:
+    corners = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in SIDE[:-1])
+    region = '<Region NegativeROA="{}" Type="0"><Vertices>' + corners + "</Vertices></Region>"
+    both = region.format(0) + region.format(1)
+    layer = f"<Annotations><Annotation><Regions>{both}</Regions></Annotation></Annotations>"
+    told: list[str] = []
+    assert read_regions(_save(tmp_path, layer.encode(), "drawn.xml"), told.append) == []
+    assert any("is all hole" in line for line in told)

@@ -55,8 +55,9 @@ def test_tissue_tiles_take_as_many_bytes_as_a_sharp_scans(slide: Path) -> None:
     assert len(set(places)) == len(places), "each tile once"
 
 
-def test_its_pixels_are_the_same_for_lobule_and_openslide(slide: Path) -> None:
-    assert largest_difference(slide, tissue_places(slide, "readers", 6)) == 0
+@pytest.mark.parametrize(("case", "most"), [("readers", 0), ("half", 1)])
+def test_its_pixels_are_the_same_for_lobule_and_openslide(slide: Path, case: str, most: int) -> None:
+    assert largest_difference(slide, tissue_places(slide, case, 6), case) <= most
 
 
 def test_levels_are_averages_of_level_0(slide: Path) -> None:

@@ -15,7 +15,7 @@ from mirax_slides import write_mirax
 from slides.painted import Picture, paint, reduce, write_dicom, write_leica_with_bounds, write_pyramid
 from slides.slide_contract import SlideContract
 
-from lobule.errors import SlideReadError
+from lobule.errors import SlideReadError, UnsupportedSlideError
 from lobule.geometry import Box, Mpp
 from lobule.slides import ArraySlide, Slide, open_slide
 from lobule.slides.openslide_reader import OpenSlideSlide
@@ -443,3 +443,36 @@ def test_a_picture_of_a_huge_strip_is_read_in_rows(tmp_path: Path) -> None:
     with _open_tiff(tmp_path / "a.tif", tall, photometric="rgb", rowsperstrip=5000) as slide:
         assert (slide.read_level(0, (0, 4321), (300, 1)) == 200).all()
         assert (slide.read_level(0, (0, 4322), (300, 678)) == 0).all()
+
+
+def test_a_second_image_of_an_ome_tiff_is_no_level_of_the_first(tmp_path: Path) -> None:
+    first, second = (
+        np.full((side, 3 * side // 2, 3), shade, np.uint8) for side, shade in ((400, 200), (200, 90))
+    )
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as file:
+        for image, mpp in ((first, 0.5), (second, 0.25)):
+            about = {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+            file.write(image, photometric="rgb", tile=(64, 64), metadata=about)
+    with open_slide(tmp_path / "two.ome.tif") as slide:
+        assert [level.size for level in slide.levels] == [(600, 400)]
+
+
+def test_a_palette_of_eight_bits_in_sixteen_is_told_by_its_size(tmp_path: Path) -> None:
+    picture = np.arange(65536).reshape(256, 256).astype(np.uint8)
+    shades = np.stack([np.arange(256), np.arange(256)[::-1], np.arange(256) // 2]).astype(np.uint16)
+    for name, colors in (("8.tif", shades), ("16.tif", shades * 257)):
+        tifffile.imwrite(tmp_path / name, picture, photometric="palette", colormap=colors, tile=(64, 64))
+        with open_slide(tmp_path / name) as slide:
+            seen = slide.read_level(0, (0, 0), slide.size)
+        np.testing.assert_array_equal(seen, shades.T.astype(np.uint8)[picture])
+
+
+def test_bits_stored_in_reverse_are_refused(tmp_path: Path, picture: Picture) -> None:
+    # a tag that nobody reads becomes FillOrder
+    path = tmp_path / "r.tif"
+    tifffile.imwrite(path, picture, photometric="rgb", tile=(64, 64), extratags=[(264, 3, 1, 2, True)])
+    stored, tag = path.read_bytes(), (264).to_bytes(2, "little") + b"\3\0\1\0\0\0\2\0"
+    assert stored.count(tag) == 1
+    path.write_bytes(stored.replace(tag, (266).to_bytes(2, "little") + tag[2:]))
+    with pytest.raises(UnsupportedSlideError, match="FillOrder 2"):
+        open_slide(path)

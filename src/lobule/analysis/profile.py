@@ -173,4 +173,8 @@ def profile_lines(result: Result, rooflines: Sequence[Roofline]) -> tuple[str, .
             f"inference {line.inference_seconds:.2f} s; the stage took {line.took_seconds:.2f} s, "
             f"{line.took_seconds / max(line.best_seconds, 1e-9):.2f} × the larger"
         )
+    if result.tumor is not None and result.tumor.refined is not None:
+        lines.append(
+            "  the tumor stage also holds the refinement of the whole map, once a slide: no tile's work"
+        )
     return tuple(lines)

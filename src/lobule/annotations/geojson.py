@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lobule.annotations.regions import Region
-from lobule.annotations.shapes import polygon_of, polygonal, ring_of
+from lobule.annotations.shapes import FARTHEST_PX, polygon_of, polygonal, ring_of
 
 __all__ = ["regions_from_geojson"]
 
@@ -56,9 +56,11 @@ def _stated_origin(document: Any) -> tuple[int, int] | None:
     """What lobule's own files say was subtracted from level-0 coordinates; None in others."""
     try:
         x, y = document["lobule"]["frame"]["geojson_offset_px"]
-        return int(x), int(y)
-    except (TypeError, KeyError, ValueError, OverflowError):
+    except (TypeError, KeyError, ValueError):
         return None
+    if not all(type(value) is int and abs(value) <= FARTHEST_PX for value in (x, y)):
+        raise ValueError("geojson_offset_px is not two whole numbers of px on a slide")
+    return x, y
 
 
 def _nuclei_of(document: Any, tell: Callable[[str], None] | None) -> Any:

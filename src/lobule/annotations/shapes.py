@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from shapely import MultiPolygon, Polygon
 
-__all__ = ["ellipse_in", "polygon_of", "polygonal", "ring_of"]
+__all__ = ["FARTHEST_PX", "ellipse_in", "polygon_of", "polygonal", "ring_of"]
 
 # level-0 pixels; a slide of 10^8 px would be 20 m wide
-_FARTHEST_PX = 1e8
+FARTHEST_PX = 1e8
 _ELLIPSE_VERTICES = 256
 
 
@@ -37,8 +37,8 @@ def ring_of(positions: Any) -> NDArray[np.float64]:
         raise ValueError(f"a polygon of {len(ring)} points")
     if not np.isfinite(ring).all():
         raise ValueError("a coordinate is not finite")
-    if np.abs(ring).max() > _FARTHEST_PX:
-        raise ValueError(f"a coordinate beyond {_FARTHEST_PX:.0e} px")
+    if np.abs(ring).max() > FARTHEST_PX:
+        raise ValueError(f"a coordinate beyond {FARTHEST_PX:.0e} px")
     return ring
 
 
@@ -71,7 +71,15 @@ def polygon_of(
     """A polygon from its outer ring and its holes; None where it has no area. ``tell`` as for `polygonal`."""
     import shapely
 
-    return polygonal(shapely.Polygon(rings[0], rings[1:]), tell)
+    whole = shapely.Polygon(rings[0], rings[1:])
+    if whole.is_valid or len(rings) == 1:
+        return polygonal(whole, tell)
+    # repaired together, a hole that crosses the outline would become area where it lies outside, and two holes where
+    # they overlap
+    outer, *holes = (shapely.make_valid(shapely.Polygon(ring)) for ring in rings)
+    if tell is not None:
+        tell("crosses itself")
+    return polygonal(shapely.difference(outer, shapely.union_all(holes)), tell)
 
 
 def ellipse_in(corners: NDArray[np.float64]) -> NDArray[np.float64]:

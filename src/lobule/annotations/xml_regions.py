@@ -166,7 +166,7 @@ def _from_layers(root: Element, tell: Callable[[str], None] | None) -> list[Regi
         for name, geometry in drawn:
             # a hole is cut out of what it lies in; an island drawn within it stays
             met = [holes[k] for k in sorted(tree.query(geometry, predicate="intersects"))]
-            cut = [hole for hole in met if not hole.covers(geometry)]
+            cut = [hole for hole in met if hole.area <= geometry.area or not hole.covers(geometry)]
             left = polygonal(shapely.difference(geometry, shapely.union_all(cut))) if cut else geometry
             if left is not None:
                 regions.append(Region(name, left))

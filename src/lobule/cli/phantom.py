@@ -74,6 +74,7 @@ def phantom(
     import time
 
     from lobule.phantom import PhantomSpec, read_field_labels, write_phantom
+    from lobule.phantom.spec import MAX_SIDE_PX, MIN_SIDE_PX
     from lobule.progress import reporter_for
 
     if size is not None and mm is not None:
@@ -90,6 +91,9 @@ def phantom(
     else:
         width_mm, height_mm = _pair("--mm", mm or "8x6")
         width, height = width_mm * 1000 / mpp, height_mm * 1000 / mpp
+        if not all(MIN_SIDE_PX <= round(side) <= MAX_SIDE_PX for side in (width, height)):
+            limits = " to ".join(f"{side * mpp / 1000:g}" for side in (MIN_SIDE_PX, MAX_SIDE_PX))
+            raise ConfigurationError("--mm", mm, f"sides of {limits} mm at {mpp:g} µm per pixel")
     images = (
         None if fields is None else read_field_labels(fields, labels or fields / "labels.csv", fields_mpp)
     )

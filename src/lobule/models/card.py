@@ -268,6 +268,10 @@ class Card(Strict, frozen=True, kw_only=True):
         needed = {"tumor": "patch", "nuclei": "segment"}.get(self.family)
         if needed and needed not in roles:
             raise ValueError(f"a {self.family} model needs a graph of role {needed!r}, this has {roles}")
+        if self.family == "tumor" and len(self.classes) != 2:
+            raise ValueError(
+                f"a tumor model tells two classes apart, normal and tumor, not {len(self.classes)}"
+            )
         screen, patch = self.graph("screen"), self.graph("patch")
         if screen is not None:
             if patch is None or (screen.mpp, screen.tile_px, screen.halo_px) != (

@@ -29,6 +29,8 @@ class OmeImage:
     planes_z: int
     planes_t: int
     objective_power: float | None
+    images: int
+    """How many images the file holds."""
 
 
 def read_ome_image(description: str) -> OmeImage | None:
@@ -68,6 +70,7 @@ def read_ome_image(description: str) -> OmeImage | None:
         planes_z=_count(pixels.get("SizeZ")),
         planes_t=_count(pixels.get("SizeT")),
         objective_power=magnification(_magnification(root, image)),
+        images=len(root.findall("./Image[Pixels]")),
     )
 
 

@@ -79,6 +79,8 @@ def plan_pixels(directory: Directory, byte_order: str) -> PixelPlan:
     if compression not in COMPRESSIONS:
         name = REFUSED_COMPRESSIONS.get(compression, "unknown")
         raise UnsuitablePixels(f"compression {compression} ({name}) is not supported")
+    if directory.integer(266, 1) == 2 and compression not in (7, *JPEG_2000, 50001):
+        raise UnsuitablePixels("its bits are stored in reverse (FillOrder 2); convert it to a plain TIFF")
     alpha = _check_photometric(directory, photometric, samples, compression, dtype, notes)
     predictor = directory.integer(317, 1)
     if predictor not in (1, 2):
@@ -203,7 +205,9 @@ def to_rgb(pixels: NDArray[np.generic], plan: PixelPlan, palette: NDArray[np.gen
         pixels = scaled.astype(np.uint8)
     if plan.photometric == 3:
         assert palette is not None
-        table = (palette.astype(np.uint32).reshape(3, 256) // 257).astype(np.uint8)
+        # some writers fill the 16 bits of a palette with 8: libtiff, too, tells these by their size
+        full = 257 if palette.max() > 255 else 1
+        table = (palette.astype(np.uint32).reshape(3, 256) // full).astype(np.uint8)
         return np.ascontiguousarray(table[:, pixels[..., 0].astype(np.intp)].transpose(1, 2, 0))
     if plan.samples == 1:
         gray = pixels.astype(np.uint8)

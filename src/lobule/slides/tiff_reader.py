@@ -72,7 +72,7 @@ class TiffSlide(Slide):
         self._turn = TURNS.get(orientation, TURNS[1])
         if self._turn != TURNS[1]:
             notes.append(f"the picture was turned upright (orientation tag {orientation})")
-        candidates = [(first, plan), *_reduced(structure, plan)]
+        candidates = [(first, plan), *_reduced(structure, plan, alone=ome is None or ome.images == 1)]
         sizes = [self._turn.size(directory.size) for directory, _ in candidates]
         tiles = [
             # strips that were turned upright stand: not rows of them but columns are decoded once
@@ -163,11 +163,12 @@ class TiffSlide(Slide):
         self._file.close()
 
 
-def _reduced(structure: TiffStructure, plan: PixelPlan) -> list[tuple[Directory, PixelPlan]]:
+def _reduced(structure: TiffStructure, plan: PixelPlan, *, alone: bool) -> list[tuple[Directory, PixelPlan]]:
     """The smaller copies of the first picture: its sub-directories, else later pages of the chain.
 
-    A later page counts only if it is marked as a reduced copy or a whole number of times smaller: other
-    pages are labels, macro photographs or pictures of their own.
+    A later page counts only if it is marked as a reduced copy or, where the file does not say that it holds other
+    pictures than the first (``alone``), a whole number of times smaller: other pages are labels, macro photographs
+    or pictures of their own.
     """
     below = structure.children[0]
     found: list[tuple[Directory, PixelPlan]] = []
@@ -181,7 +182,7 @@ def _reduced(structure: TiffStructure, plan: PixelPlan) -> list[tuple[Directory,
         levels, _ = build_levels([(plan.width, plan.height), directory.size])
         if len(levels) < 2:
             continue
-        whole = levels[1].downsample[0] == int(levels[1].downsample[0])
+        whole = alone and levels[1].downsample[0] == int(levels[1].downsample[0])
         if below or whole or directory.integer(254, 0) & 1:
             found.append((directory, other))
     return found
