@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["held_alone"]
+__all__ = ["held_alone", "take_lock"]
 
 
 @contextmanager
@@ -19,12 +19,17 @@ def held_alone(path: Path) -> Iterator[bool]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        yield _taken(descriptor)
+        try:
+            taken = take_lock(descriptor)
+        except OSError:
+            taken = True
+        yield taken
     finally:
         os.close(descriptor)
 
 
-def _taken(descriptor: int) -> bool:
+def take_lock(descriptor: int) -> bool:
+    """Takes the whole-file lock without waiting; False if another process has it. Raises OSError: no locks here."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -39,6 +44,4 @@ def _taken(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        return True
     return True

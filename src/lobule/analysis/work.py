@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lobule.errors import ResultLockedError, ResultWriteError
+from lobule.file_lock import take_lock
 from lobule.inference.journal import Journal
 
 __all__ = ["WORK", "FolderWork", "MemoryWork", "Records", "Work", "alone", "digest"]
@@ -103,7 +104,7 @@ class FolderWork:
         except OSError as error:
             raise ResultWriteError(folder.parent, f"cannot be written: {error.strerror or error}") from error
         try:
-            taken = _lock(self._lock)
+            taken = take_lock(self._lock)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 os.close(self._lock)
@@ -151,27 +152,8 @@ def alone(path: Path) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         with suppress(OSError):
-            while not _lock(descriptor):
+            while not take_lock(descriptor):
                 time.sleep(0.01)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Takes the whole-file lock without waiting; False if another process has it. Raises OSError."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
