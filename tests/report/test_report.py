@@ -323,7 +323,7 @@ def test_the_summary_says_what_was_measured_and_what_was_skipped(tmp_path: Path)
     text = report(tmp_path, make_findings(), make_evidence()).text
     assert "The slide holds 12.3 mm² of tissue." in text
     assert (
-        "The tumor region measures 3.21 mm² (3.00 to 3.50 mm²) in 2 regions, 26.0 % of the tissue's area."
+        "The tumor region measures 3.21 mm² (3.00 to 3.50 mm²) in 2 regions; it holds 26.0 % of the tissue."
         in text
     )
     assert "Nuclei were not examined: no model of this family is there." in text

@@ -200,7 +200,7 @@ def _summary(findings: Findings) -> list[str]:
         else:
             where = "" if number is None else f" in {_plural(number, 'region', 'regions')}"
             share = said("tumor_share")
-            of_tissue = f", {share} of the tissue's area" if share else ""
+            of_tissue = f"; it holds {share} of the tissue" if share else ""
             sentences.append(f"The tumor region measures {tumor}{ranged('tumor_area')}{where}{of_tissue}.")
     if counted := said("nuclei_counted"):
         looked = said("looked_at_area")
