@@ -19,7 +19,7 @@ from PIL import Image
 
 from lobule.errors import AnnotationError, ConfigurationError, LobuleError
 from lobule.geometry import Mpp
-from lobule.training.field_files import read_label_map, read_outlines, read_pixels
+from lobule.training.field_files import _pieces, read_label_map, read_outlines, read_pixels
 from lobule.training.nuclei_sets import detect, read_folder, read_monuseg, read_set, read_tnbc
 
 SIZE = (60, 48)
@@ -733,3 +733,11 @@ def test_flipped_and_cut_bytes_never_raise_anything_but_an_annotation_error(
             assert "\n" not in str(error)
         else:
             assert found.dtype in (np.uint8, np.int32)
+
+
+def test_pieces_are_counted_whatever_the_numbers_are() -> None:
+    labels = np.zeros((8, 9), np.int32)
+    labels[0, 0] = labels[1, 1] = 2**31 - 1
+    labels[5:7, 2] = labels[7, 8] = labels[0, 8] = 3
+    assert _pieces(labels) == 4
+    assert _pieces(np.ones((4, 4), np.int32)) == 1
