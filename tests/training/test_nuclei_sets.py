@@ -735,9 +735,11 @@ def test_flipped_and_cut_bytes_never_raise_anything_but_an_annotation_error(
             assert found.dtype in (np.uint8, np.int32)
 
 
-def test_pieces_are_counted_whatever_the_numbers_are() -> None:
-    labels = np.zeros((8, 9), np.int32)
-    labels[0, 0] = labels[1, 1] = 2**31 - 1
-    labels[5:7, 2] = labels[7, 8] = labels[0, 8] = 3
-    assert _pieces(labels) == 4
-    assert _pieces(np.ones((4, 4), np.int32)) == 1
+def test_numbers_beyond_the_pixels_are_counted_through(tmp_path: Path) -> None:
+    stored = np.zeros((8, 9), np.uint32)
+    stored[0, 0], stored[5:7, 2], stored[3, 4] = 2**31 - 1, 7, 2**32 - 1
+    np.save(tmp_path / "a.npy", stored)
+    labels = read_label_map(tmp_path / "a.npy", lambda _: None)
+    assert labels.dtype == np.int32 and labels.max() == 3 and (labels > 0).sum() == 4
+    np.testing.assert_array_equal(labels == labels[5, 2], stored == 7)
+    assert _pieces(np.array([[5, 0, 5], [0, 0, 0], [2, 2, 0], [0, 0, 2]])) == 3

@@ -122,7 +122,8 @@ def read_label_map(path: Path, tell: Tell) -> NDArray[np.int32]:
         raise AnnotationError(path, f"the label map has negative numbers ({values[0]}); {_MAPPED}")
     if values.size == 1 and values[0] != 0:
         raise AnnotationError(path, f"the label map holds {values[0]} everywhere; {_MAPPED}")
-    if values[-1] > np.iinfo(np.int32).max:
+    # numbers are looked up in lists as long as the largest
+    if values[-1] > plane.size:
         labels = np.searchsorted(values, plane).astype(np.int32) + np.int32(values[0] != 0)
     else:
         labels = plane.astype(np.int32)
@@ -205,13 +206,8 @@ def _pieces(labels: NDArray[np.int32]) -> int:
     """How many 8-connected parts the numbers' places make together."""
     from scipy import ndimage
 
-    # counted through: boxes are kept for every number up to the largest
-    values, places = np.unique(labels, return_inverse=True)
-    numbered = places.reshape(labels.shape) + (values[0] > 0)
-    return sum(
-        int(ndimage.label(numbered[box] == number, np.ones((3, 3)))[1])
-        for number, box in enumerate(ndimage.find_objects(numbered), 1)
-    )
+    boxes = ((number, box) for number, box in enumerate(ndimage.find_objects(labels), 1) if box is not None)
+    return sum(int(ndimage.label(labels[box] == number, np.ones((3, 3)))[1]) for number, box in boxes)
 
 
 def _one_plane(path: Path, raw: NDArray[Any], wanted: str) -> NDArray[Any]:
