@@ -116,6 +116,18 @@ def test_dark_blood_and_dense_nuclei_are_not_pen(color: tuple[int, int, int]) ->
     assert find_tissue(image, 8.0).mask[110:190, 150:250].all()
 
 
+def test_ink_along_a_margin_is_told_however_thin_and_dark_nuclei_are_not() -> None:
+    image, inside = _slide()
+    assert find_tissue(image, 8.0).warnings == ()
+    edge = inside & ~ndimage.binary_erosion(inside, iterations=1)
+    image[edge] = (44, 38, 34)
+    tissue = find_tissue(image, 8.0)
+    assert [warning.code for warning in tissue.warnings] == ["ink"]
+    assert not tissue.pen.any() and _dice(tissue.mask, inside) > 0.97
+    image[edge] = (60, 30, 95)
+    assert find_tissue(image, 8.0).warnings == ()
+
+
 def test_a_fold_is_reported_and_stays_in_the_tissue() -> None:
     image, truth = _slide()
     band = np.zeros_like(truth)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lobule.tissue.color import bands, extremes, is_even, look_up, quantile, to_hsv
 from lobule.tissue.morphology import dilate_disk, drop_small, fill_small, open_disk
 
-__all__ = ["find_folds", "find_pen", "find_unscanned"]
+__all__ = ["find_black", "find_folds", "find_pen", "find_unscanned"]
 
 _PEN_AREA_MM2 = 0.01
 _FOLD_AREA_MM2 = 0.01
@@ -90,8 +90,7 @@ def _pen_colors(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.b
     blue_core = (green - red >= 4) & (hue >= 190) & (hue <= 248) & (saturation >= 120)
     # blood is dark where it is as saturated as a marker
     red_core = reddish & (saturation >= 190) & (value >= 165)
-    black_core = (value <= 75) & (value > 12) & (spread <= 26)
-    core = green_core | blue_core | red_core | black_core
+    core = green_core | blue_core | red_core | _is_black(low, high)
     rim = (
         ((green - red >= 8) & (hue >= 75) & (hue < 190))
         | ((green >= red) & (hue >= 190) & (hue <= 250))
@@ -99,6 +98,25 @@ def _pen_colors(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.b
         | ((value <= 110) & (spread <= 32))
     )
     return core, (rim | core) & (saturation >= 20)
+
+
+def find_black(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Black pixels, (H, W) bool: a margin's ink, carbon, dark pigment. Haematoxylin never is without color.
+
+    Too fine for a marker's stroke as they may be, a network takes them for nuclei. rgb: as for `find_pen`.
+    """
+    height, width = rgb.shape[:2]
+    black = np.empty((height, width), np.bool_)
+    for rows in bands(height, width):
+        low, high = extremes(rgb[rows])
+        black[rows] = _is_black(low, high)
+    return black
+
+
+def _is_black(low: NDArray[np.uint8], high: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Dark and nearly gray, by the least and the largest channel; what is darker still was not scanned."""
+    found: NDArray[np.bool_] = (high <= 75) & (high > 12) & (high - low <= 26)
+    return found
 
 
 def find_folds(rgb: NDArray[np.uint8], tissue: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lobule.tissue.artifacts import find_folds, find_pen, find_unscanned
+from lobule.tissue.artifacts import find_black, find_folds, find_pen, find_unscanned
 from lobule.tissue.color import find_glass, histogram, is_even, saturation_value, white_balanced
-from lobule.tissue.morphology import close_disk, drop_small, fill_small
+from lobule.tissue.morphology import close_disk, dilate_disk, drop_small, fill_small
 
 __all__ = ["Tissue", "TissueMethod", "TissueWarning", "find_tissue"]
 
@@ -20,7 +20,7 @@ TissueMethod = Literal["hsv", "otsu", "whole"]
 class TissueWarning(NamedTuple):
     """What is wrong with the tissue, in words, and a code to sort such words by."""
 
-    code: Literal["tissue", "pen", "folds", "unscanned"]
+    code: Literal["tissue", "pen", "ink", "folds", "unscanned"]
     text: str
 
 
@@ -31,6 +31,8 @@ _CLOSING_UM = (40.0, 24.0)
 _WORKING_MPP = 8.0
 _SPECK_MM2 = 0.01
 _HOLE_MM2 = 0.004
+_INK_MM2, _INK_SHARE = 0.003, 0.001
+"""Of so much black in all, on so large a share of the tissue, a warning tells."""
 _FIELD_UM = 2000.0
 # JPEG noise on black padding has any saturation
 _DARKEST = 24
@@ -173,6 +175,16 @@ def _find(image: NDArray[np.uint8], mpp: float, method: Literal["hsv", "otsu"]) 
         share = np.count_nonzero(pen) / pen.size
         text = f"pen or ink marks cover {share:.1%} of the slide and are left out of the tissue"
         warnings.append(TissueWarning("pen", text))
+    black = find_black(balanced) & usable
+    if np.count_nonzero(black) * mpp**2 / 1e6 >= _INK_MM2:
+        black &= dilate_disk(mask, round(_CLOSING_UM[0] / mpp))
+        inked = np.count_nonzero(black)
+        if inked * mpp**2 / 1e6 >= _INK_MM2 and inked >= _INK_SHARE * np.count_nonzero(mask):
+            text = (
+                f"black marks, such as a margin's ink, cover {inked * mpp**2 / 1e6:.2g} mm² on and along the tissue; "
+                "what is found there, nuclei above all, may be ink"
+            )
+            warnings.append(TissueWarning("ink", text))
     if mask.any() and np.count_nonzero(fold) >= 0.01 * np.count_nonzero(mask):
         share = np.count_nonzero(fold) / np.count_nonzero(mask)
         warnings.append(TissueWarning("folds", f"folds cover {share:.1%} of the tissue"))
