@@ -462,7 +462,7 @@ def test_the_tumor_share_is_of_tissue_and_never_above_one(models: Path) -> None:
     regions = shapely.union_all([region.polygon for region in result.tumor.regions])
     tissue = shapely.union_all(result.tissue.polygons)
     assert 0.1 < tissue.intersection(regions).area / tissue.area <= 1
-    assert numbers["tumor_share"] == pytest.approx(tissue.intersection(regions).area / tissue.area, abs=1e-3)
+    assert numbers["tumor_share"] == pytest.approx(tissue.intersection(regions).area / tissue.area, abs=5e-3)
 
 
 def test_a_slide_too_coarse_one_way_is_too_coarse(models: Path) -> None:

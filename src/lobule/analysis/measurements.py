@@ -17,7 +17,7 @@ from lobule.findings.schema import Bounds, Measurement, Notice, RegionFinding, S
 from lobule.geometry import Mpp
 from lobule.models.zoo import Model, shipped_models
 from lobule.strict import changed
-from lobule.tiles import TileGrid, tile_shares
+from lobule.tiles import tile_shares
 
 if TYPE_CHECKING:
     from lobule.analysis.nuclei_stage import NucleiOutcome
@@ -109,13 +109,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
     patch_threshold = model.card.thresholds["patch"]
     area = sum(region.area_mm2 for region in tumor.regions)
     cells_mm2 = cell_areas_mm2(tumor.decided_on)
-    tissue_mm2 = _tissue_of_cells(tumor, seen) * cells_mm2
 
-    def share_at(threshold: float) -> float:
-        return float(tissue_mm2[tumor_mask(tumor.decided_on, threshold)].sum() / tissue_mm2.sum())
-
-    def area_at(threshold: float) -> float:
-        mask = tumor_mask(tumor.decided_on, threshold)
+    def area_of(mask: NDArray[np.bool_]) -> float:
         if tumor.within is None:
             return float(cells_mm2[mask].sum())
         from lobule.annotations import polygons_from_mask
@@ -128,7 +123,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
 
     odds = tumor.threshold / (1 - tumor.threshold)
     strict, lax = (times * odds / (1 + times * odds) for times in (THRESHOLD_ODDS, 1 / THRESHOLD_ODDS))
-    least, most = min(area, area_at(strict)), max(area, area_at(lax))
+    fewer, more = (tumor_mask(tumor.decided_on, threshold) for threshold in (strict, lax))
+    least, most = min(area, area_of(fewer)), max(area, area_of(more))
     swing = f"bounds: at thresholds {strict:.2g} and {lax:.2g} instead of {tumor.threshold:.2g}"
     judged = np.isfinite(tumor.heatmap.values)
     rows = [
@@ -152,8 +148,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
             how=f"connected parts of at least {least_region_mm2(tumor.frame):.2g} mm²",
         ),
     ]
-    if tissue_mm2.any():
-        share = share_at(tumor.threshold)
+    if not seen.tissue.empty:
+        share, narrow, wide = (_share_of_tissue(mask, tumor, seen) for mask in (tumor.mask, fewer, more))
         rows.append(
             Measurement(
                 stage="tumor",
@@ -161,8 +157,8 @@ def tumor_measurements(tumor: TumorOutcome, seen: TissueOutcome, model: Model) -
                 label="Tumor region, share of the tissue",
                 value=_rounded(share),
                 unit="",
-                low=_rounded(min(share, share_at(strict))),
-                high=_rounded(max(share, share_at(lax))),
+                low=_rounded(min(share, narrow)),
+                high=_rounded(max(share, wide)),
                 bounds="other thresholds",
                 how=f"the tissue within the regions' outlines over all tissue; {swing}",
             )
@@ -215,10 +211,19 @@ def _blurred_share(tumor: TumorOutcome) -> Measurement | None:
     )
 
 
-def _tissue_of_cells(tumor: TumorOutcome, seen: TissueOutcome) -> NDArray[np.float64]:
-    """The share of each cell, of the map that the regions were decided on, that is tissue."""
-    frame = tumor.decided_on.frame
-    return tile_shares(TileGrid(frame.size, 1), seen.tissue.mask, seen.frame, frame)
+def _share_of_tissue(mask: NDArray[np.bool_], tumor: TumorOutcome, seen: TissueOutcome) -> float:
+    """The share of the tissue, by the centers of the overview's pixels, within the mask that regions come from."""
+    tissue, cells = seen.tissue.mask, tumor.decided_on.frame
+    rows, columns = (
+        np.minimum(
+            ((np.arange(tissue.shape[axis]) + 0.5) * (seen.frame.scale[1 - axis] / cells.scale[1 - axis])),
+            mask.shape[axis] - 1,
+        ).astype(np.intp)
+        for axis in (0, 1)
+    )
+    within = mask.take(rows, axis=0).take(columns, axis=1)
+    within &= tissue
+    return np.count_nonzero(within) / np.count_nonzero(tissue)
 
 
 def _unjudged_share(tumor: TumorOutcome, seen: TissueOutcome) -> float:
