@@ -7,8 +7,9 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
-from lobule.families.neighbors import mean_nearest_um, nearest_um, seen_around_um
+from lobule.families.neighbors import mean_nearest_um, nearest_um, pairs_within, seen_around_um
 
 
 def test_two_points_at_a_known_distance() -> None:
@@ -21,13 +22,32 @@ def test_one_or_none_has_no_neighbor() -> None:
     assert nearest_um(np.zeros((1, 2))).tolist() == [np.inf]
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 2**16), st.integers(2, 60))
-def test_the_nearest_is_the_nearest_of_all(seed: int, count: int) -> None:
-    points = np.random.default_rng(seed).uniform(0, 100, (count, 2))
-    apart = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
-    np.fill_diagonal(apart, np.inf)
-    np.testing.assert_allclose(nearest_um(points), apart.min(axis=1), rtol=1e-6)
+def scattered(seed: int, count: int, whole: bool) -> np.ndarray:
+    """Crowds of points, some far from all others; on whole numbers many are equally far, and some upon each other."""
+    random = np.random.default_rng(seed)
+    crowds = random.uniform(0, 10 ** random.uniform(0.5, 4), (1 + count // 9, 2))
+    points = random.choice(crowds, count) + random.normal(0, 10 ** random.uniform(-1, 1.5), (count, 2))
+    return np.rint(points) if whole else np.asarray(points)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**16), st.integers(2, 400), st.booleans())
+def test_the_nearest_is_the_nearest_of_all(seed: int, count: int, whole: bool) -> None:
+    points = scattered(seed, count, whole)
+    slow = cKDTree(points).query(points, k=2)[0].max(axis=1)
+    np.testing.assert_allclose(nearest_um(points), slow, rtol=1e-6)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**16), st.integers(0, 400), st.booleans(), st.sampled_from([1.0, 2.0, 5.0, 33.3]))
+def test_pairs_are_all_that_lie_so_near(seed: int, count: int, whole: bool, reach_um: float) -> None:
+    points = scattered(seed, count, whole)
+    slow = cKDTree(points).query_pairs(reach_um) if count else set()
+    found = pairs_within(points, reach_um)
+    assert len(found) == len(slow) and {tuple(pair) for pair in found.tolist()} == slow
+    some = np.arange(0, count, 3)
+    of_some = {(one, other) for pair in slow for one, other in (pair, pair[::-1]) if one % 3 == 0}
+    assert {tuple(pair) for pair in pairs_within(points, reach_um, some).tolist()} == of_some
 
 
 SIDE_UM = 20.0

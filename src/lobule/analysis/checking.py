@@ -136,7 +136,7 @@ def _blurred_share(slide: Slide, seen: TissueOutcome, mpp: Mpp) -> tuple[float, 
     tiles = select(grid, seen.tissue.mask, seen.frame, frame, min_share=0.5)
     step = max(1, len(tiles) // FOCUS_TILES)
     values = [
-        float(sharpness(read_region(slide, frame, grid.read(int(tile)))[None], frame.mpp.mean)[0])
+        float(sharpness([read_region(slide, frame, grid.read(int(tile)))], frame.mpp.mean)[0])
         for tile in tiles[::step]
     ]
     judged = [value for value in values if np.isfinite(value)]

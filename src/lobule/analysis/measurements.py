@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lobule.analysis.single import Prepared
 
 __all__ = [
+    "TILES_FOR_INTERVAL",
     "differences",
     "nuclei_measurements",
     "nuclei_notices",
@@ -36,6 +37,8 @@ __all__ = [
 
 THRESHOLD_ODDS = 2.0
 """The tumor area's bounds are those at the threshold's odds times and over this."""
+TILES_FOR_INTERVAL = 3
+"""Fewer do not tell by how much tiles differ in nuclei."""
 BLURRED_NOTICE_SHARE = 0.1
 COLOR_NOTICE_SD = 3.0
 MIRRORED_NOTICE_SHARE = 0.1
@@ -311,7 +314,7 @@ def _density(nuclei: NucleiOutcome) -> tuple[float | None, float | None, float |
     if total <= 0:
         return None, None, None
     density = float(counts.sum()) / total
-    if len(area) < 3 or not counts.any():
+    if len(area) < TILES_FOR_INTERVAL or not counts.any():
         return density, None, None
     from scipy.special import stdtrit
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobule.analysis.clock import Clock
+from lobule.analysis.measurements import TILES_FOR_INTERVAL
 from lobule.analysis.networks import Networks
 from lobule.analysis.stages import StageTiles
 from lobule.analysis.work import Records
@@ -190,7 +193,14 @@ def measure_nuclei(
                 return zlib.compress(nuclei.to_bytes(), 1)
 
         todo = [int(index) for index in (*chosen, *compared) if int(index) not in records]
-        with clock.reading("nuclei", slide), reporter.step(f"{slide_id}: nuclei", len(todo)) as step:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="lobule-ahead") as ahead,
+            clock.reading("nuclei", slide),
+            reporter.step(f"{slide_id}: nuclei", len(todo)) as step,
+        ):
+            if len(chosen) >= TILES_FOR_INTERVAL:
+                # the interval's quantile comes from SciPy, which takes longer to import than a tile to look at
+                ahead.submit(import_module, "scipy.special")
             for index, payload in in_order(todo, look, workers=workers):
                 records.append(index, payload)
                 step.advance()

@@ -363,21 +363,19 @@ def run_stages(prepared: Prepared, work: Work, reporter: Reporter, networks: Net
         model = prepared.models["nuclei"]
         networks.start(model, "segment", workers)
         place = _where(seen, tumor)
-        with ThreadPoolExecutor(1, thread_name_prefix="lobule-ahead") as ahead:
-            ahead.submit(_load_what_ends_nuclei)
-            nuclei = measure_nuclei(
-                slide,
-                prepared.slide_id,
-                place,
-                model,
-                networks,
-                workers,
-                limit=options.nuclei_tiles,
-                thorough=options.thorough,
-                records=work.records("nuclei", prepared.stage_plan("nuclei", place=place.sha256)),
-                clock=clock,
-                reporter=reporter,
-            )
+        nuclei = measure_nuclei(
+            slide,
+            prepared.slide_id,
+            place,
+            model,
+            networks,
+            workers,
+            limit=options.nuclei_tiles,
+            thorough=options.thorough,
+            records=work.records("nuclei", prepared.stage_plan("nuclei", place=place.sha256)),
+            clock=clock,
+            reporter=reporter,
+        )
         stages.append(_done("nuclei", model, nuclei, thorough=options.thorough))
         measured += nuclei_measurements(nuclei)
         notices += nuclei_notices(nuclei, prepared)
@@ -409,12 +407,6 @@ def _load_what_ends_a_run() -> None:
     from lobule.report import page_template
 
     page_template()
-
-
-def _load_what_ends_nuclei() -> None:
-    """The same for what follows the last tile of nuclei: SciPy takes longer to import than a field to look at."""
-    for name in ("scipy.spatial", "scipy.special"):
-        import_module(name)
 
 
 def _why_skip(family: Literal["tumor", "nuclei"], prepared: Prepared, seen: TissueOutcome) -> str | None:

@@ -233,7 +233,7 @@ class TumorPass:
             yield from zip(group, records, strict=True)
 
     def _look(self, indices: Sequence[int]) -> list[bytes]:
-        tiles = np.stack([self._tiles.read(index) for index in indices])
+        tiles = [self._tiles.read(index) for index in indices]
         screened = [math.nan] * len(indices)
         if self._screen is not None:
             screened = [

@@ -16,6 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lobule.families.neighbors import pairs_within
+
 __all__ = ["REACH_UM", "SPARE_UM", "settled", "within_others"]
 
 SPARE_UM = 2.0
@@ -54,14 +56,12 @@ def settled(
     if not left:
         return stays
 
-    from scipy.spatial import cKDTree
-
-    tree, largest = cKDTree(centers_um), float(radius_um.max())
-    for first, _ in left:
+    firsts = np.array([first for first, _ in left])
+    near = pairs_within(centers_um, COVERED * 2 * float(radius_um.max()), np.unique(firsts))
+    for first in firsts.tolist():
         if stays[first]:
             continue
-        around = tree.query_ball_point(centers_um[first], COVERED * (float(radius_um[first]) + largest))
-        others = np.asarray(around, np.intp)
+        others = near[near[:, 0] == first, 1]
         others = others[stays[others]]
         apart = np.hypot(*(centers_um[others] - centers_um[first]).T)
         stays[first] = not (apart < COVERED * (radius_um[others] + radius_um[first])).any()
@@ -75,11 +75,7 @@ def _seen_twice(
     among: NDArray[np.intp],
 ) -> list[tuple[int, int]]:
     """Pairs of different tiles that are one nucleus, the lower tile's first, by tiles and their own order."""
-    from scipy.spatial import cKDTree
-
-    if len(among) < 2:
-        return []
-    one, other = among[cKDTree(centers_um[among]).query_pairs(SPARE_UM, output_type="ndarray")].T
+    one, other = among[pairs_within(centers_um[among], SPARE_UM)].T
     apart = np.hypot(*(centers_um[one] - centers_um[other]).T)
     same = (tile[one] != tile[other]) & (apart < SAME * np.minimum(radius_um[one], radius_um[other]))
     one, other = one[same], other[same]
@@ -101,12 +97,8 @@ def within_others(
     ``shared`` gives, for pairs (m, 2) of them, the common area over the smaller one's, (m,); it is asked for the few
     that may have any. Of two equally large the lower tile's stays. The largest are judged first.
     """
-    from scipy.spatial import cKDTree
-
     gone = np.zeros(len(tile), bool)
-    if len(tile) < 2:
-        return gone
-    pairs = cKDTree(centers_um).query_pairs(REACH_UM, output_type="ndarray")
+    pairs = pairs_within(centers_um, REACH_UM)
     pairs = pairs[tile[pairs[:, 0]] != tile[pairs[:, 1]]]
     apart = np.hypot(*(centers_um[pairs[:, 0]] - centers_um[pairs[:, 1]]).T)
     pairs = pairs[apart < REACH * radius_um[pairs].max(axis=1)]
