@@ -103,7 +103,7 @@ def connected_runs(
 def ends(toward: NDArray[np.intp]) -> NDArray[np.intp]:
     """Where each way ends, every step of which is ``toward`` (n,); the last step leads to itself."""
     while True:
-        further = toward[toward]
+        further = toward.take(toward)
         if np.array_equal(toward, further):
             return toward
         toward = further

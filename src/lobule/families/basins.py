@@ -49,46 +49,49 @@ def flooded(
     size = (rows + 2) * stride
     plane, number = np.full(size, -np.inf, np.float32), np.full(size, -1, np.int32)
     plane[places] = heights
-    number[places] = np.arange(len(places))
+    number[places] = np.arange(len(places), dtype=np.int32)
     # in reading order: of equal ones the later stays
     steps = np.array([-stride, -1, 0, 1, stride])
     best, chosen = plane.take(places + steps[0]), np.zeros(len(places), np.int8)
     for which, step in enumerate(steps[1:], 1):
         height = plane.take(places + step)
-        chosen[height >= best] = which
+        # later steps have larger numbers; a mask to write by takes ten times as long
+        np.maximum(chosen, (height >= best).view(np.int8) * np.int8(which), out=chosen)
         np.maximum(best, height, out=best)
     toward = number.take(places + steps.take(chosen)).astype(np.intp)
     tops = np.flatnonzero(toward == np.arange(len(toward)))
     basin_of_top = np.empty(len(toward), np.intp)
     basin_of_top[tops] = np.arange(len(tops))
-    basin = basin_of_top[ends(toward)]
+    basin = basin_of_top.take(ends(toward))
 
     one, other = [], []
     for step in (1, stride):
         there = number.take(places + step)
-        edge = np.flatnonzero((basin[there] != basin) & (there >= 0))
+        edge = np.flatnonzero((basin.take(there) != basin) & (there >= 0))
         one.append(edge)
         other.append(there[edge])
     first, second = np.concatenate(one), np.concatenate(other)
     passes = np.minimum(_keys(heights, first), _keys(heights, second))
     is_marker, marker, entered = _merged(heights, tops, basin[first], basin[second], passes, depth)
     order = np.cumsum(is_marker) - 1
-    owner = order[marker][basin]
+    owner = order[marker].take(basin)
 
-    unsure = np.flatnonzero((entered < _AT_ONCE)[basin])
+    unsure = np.flatnonzero((entered < _AT_ONCE).take(basin))
     if len(unsure):
         source = _first_reached(heights, places, number, stride, basin, entered, unsure)
         # from one to the next, until the source is none of them
-        place = np.minimum(np.searchsorted(unsure, source), len(unsure) - 1)
-        towards = np.where(unsure[place] == source, place, np.arange(len(unsure)))
-        owner[unsure] = owner[source[ends(towards)]]
+        place = np.full(len(places), -1)
+        place[unsure] = np.arange(len(unsure))
+        towards = place.take(source)
+        towards = np.where(towards < 0, np.arange(len(unsure)), towards)
+        owner[unsure] = owner.take(source.take(ends(towards)))
     return Flooded(tops[is_marker], owner)
 
 
 def _keys(heights: NDArray[np.float32], which: NDArray[np.integer]) -> NDArray[np.int64]:
     """Numbers that order pixels by height and then by place, ``which`` (k,) being their places in the list."""
     # the bits of rising numbers rise, of negative ones they fall; zero has two
-    bits = (heights[which] + np.float32(0)).view(np.int32).astype(np.int64)
+    bits = (heights.take(which) + np.float32(0)).view(np.int32).astype(np.int64)
     bits ^= (bits >> 31) & 0x7FFFFFFF
     keys: NDArray[np.int64] = (bits << 32) | which
     return keys
@@ -168,7 +171,7 @@ def _first_reached(
     best = np.empty(len(of), np.intp)
     for step in (-stride, -1, 1, stride):
         there = number.take(of + step)
-        reached = np.minimum(_keys(heights, there), entered[basin[there]])
+        reached = np.minimum(_keys(heights, there), entered.take(basin.take(there)))
         sooner = (there >= 0) & (reached > first)
         best[sooner], first[sooner] = there[sooner], reached[sooner]
     source[low] = best
