@@ -220,14 +220,18 @@ def _glassy(
 
 
 def white_balanced(rgb: NDArray[np.uint8], glass: tuple[float, float, float] | None) -> NDArray[np.uint8]:
-    """The image with its glass made gray of the same brightness; unchanged where no glass is known."""
+    """The image with its glass made gray of the same brightness; unchanged where no glass is known.
+
+    Each channel of a new image lies in one piece: what follows looks at channels, and NumPy at many bytes in a row at
+    a time, but not at every third.
+    """
     if glass is None:
         return rgb
     table = np.empty((3, 256), np.uint8)
     for channel, level in enumerate(glass):
         gain = max(glass) / max(level, 1.0)
         table[channel] = np.minimum(np.rint(np.arange(256) * gain), 255)
-    balanced = np.empty_like(rgb)
+    balanced = np.empty((3, *rgb.shape[:2]), np.uint8).transpose(1, 2, 0)
     # NumPy looks bytes up by way of 64-bit places: band by band, so that these stay small
     for rows in bands(*rgb.shape[:2]):
         for channel in range(3):
