@@ -35,14 +35,20 @@ class Flooded:
 
 
 def flooded(
-    heights: NDArray[np.float32], places: NDArray[np.intp], *, stride: int, rows: int, depth: float
+    heights: NDArray[np.float32],
+    places: NDArray[np.intp],
+    part: NDArray[np.intp],
+    *,
+    stride: int,
+    rows: int,
+    depth: float,
 ) -> Flooded:
     """The markers of a landscape of n pixels, and what a flood from their plateaus gives to each.
 
-    ``heights`` (n,); ``places`` (n,) rising, of the flattened (rows, stride) array whose last column is empty. Pixels
-    are neighbors where they share a side; what is not in ``places`` is outside. Each connected part's highest top is
-    a marker. A flood takes the highest of all pixels beside what is flooded, and gives it to the neighbor's marker
-    from which it was seen first.
+    ``heights`` (n,); ``places`` (n,) rising, of the flattened (rows, stride) array whose last column is empty; ``part``
+    (n,), the connected part of each, from 0. Pixels are neighbors where they share a side; what is not in ``places``
+    is outside. Each part's highest top is a marker. A flood takes the highest of all pixels beside what is flooded,
+    and gives it to the neighbor's marker from which it was seen first.
     """
     # an empty row lies above and below, an empty column ends each row
     places = places + stride
@@ -76,7 +82,9 @@ def flooded(
     order = np.cumsum(is_marker) - 1
     owner = order[marker].take(basin)
 
-    unsure = np.flatnonzero((entered < _AT_ONCE).take(basin))
+    # in a part with one marker, as nearly all are, everything is that one's
+    several = np.bincount(part.take(tops[is_marker])) > 1
+    unsure = np.flatnonzero(((entered < _AT_ONCE) & several.take(part.take(tops))).take(basin))
     if len(unsure):
         source = _first_reached(heights, places, number, stride, basin, entered, unsure)
         # from one to the next, until the source is none of them

@@ -41,12 +41,13 @@ def co_occurrence(
     here = ((owner + 1).astype(np.int32) << _BITS) | levels
     coded[places] = here
     cells = LEVELS * LEVELS
+    first = here << _BITS
     pairs = np.empty((4, len(here)), np.intp)
     for pair, step in zip(pairs, (1, stride - 1, stride, stride + 1), strict=True):
         there = coded.take(places + step)
         # the same nucleus: they differ in the level's bits alone; what is no pair is counted where no nucleus is
         same = (here ^ there) < LEVELS
-        np.multiply((here << _BITS) | (there & (LEVELS - 1)), same, out=pair)
+        np.multiply(first | (there & (LEVELS - 1)), same, out=pair)
     table = np.bincount(pairs.reshape(-1), minlength=(count + 1) * cells)[cells:].reshape(count, cells)
     total = np.maximum(table.sum(axis=1), 1)
     i, j = np.divmod(np.arange(cells), LEVELS)

@@ -293,9 +293,9 @@ class _Parted:
 def _parted(pixels: _Pixels, heights: NDArray[np.float32], depth: float) -> _Parted:
     """What a flood makes of the parts that hold several markers, where more than ``depth`` lies between two."""
     part = pixels.part
-    found = flooded(heights, pixels.places, stride=pixels.stride, rows=pixels.at.height, depth=depth)
+    found = flooded(heights, pixels.places, part, stride=pixels.stride, rows=pixels.at.height, depth=depth)
     several = np.bincount(part[found.tops], minlength=len(pixels.bounds.x0)) > 1
-    shown = several[part]
+    shown = np.flatnonzero(several.take(part))
     number = np.cumsum(several[part[found.tops]], dtype=np.int32)
     return _Parted(pixels.places[shown], part[shown], number[found.owner[shown]])
 
