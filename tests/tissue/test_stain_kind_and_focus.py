@@ -119,6 +119,17 @@ def test_blur_lowers_sharpness_and_contrast_does_not_change_it() -> None:
     assert _sharpness(_bytes(200 + (image - 150) * 0.3), 1.0) == pytest.approx(values[0], rel=0.1)
 
 
+def test_sharpness_is_that_of_the_spectrum_in_double_precision() -> None:
+    image = _bytes(_texture(100))
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(100), np.fft.fftfreq(100)))
+    gains = [np.exp(-2 * (np.pi * sigma * frequency) ** 2) for sigma in (0.8, 1.6, 3.2)]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(100) / 100)
+    green = image[..., 1] - image[..., 1].mean()
+    power = np.abs(np.fft.fft2(green * np.outer(hann, hann))) ** 2
+    bands = [np.sqrt((power * band**2).sum()) for band in (1 - gains[0], gains[1] - gains[2])]
+    assert _sharpness(image, 1.0) == pytest.approx(bands[0] / bands[1], rel=1e-5)
+
+
 def test_a_finer_tile_is_averaged_to_the_same_sharpness() -> None:
     image = _bytes(_texture())
     assert _sharpness(image.repeat(4, 0).repeat(4, 1), 0.25) == pytest.approx(_sharpness(image, 1.0))
