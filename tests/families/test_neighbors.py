@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import shapely
@@ -48,6 +50,21 @@ def test_pairs_are_all_that_lie_so_near(seed: int, count: int, whole: bool, reac
     some = np.arange(0, count, 3)
     of_some = {(one, other) for pair in slow for one, other in (pair, pair[::-1]) if one % 3 == 0}
     assert {tuple(pair) for pair in pairs_within(points, reach_um, some).tolist()} == of_some
+
+
+def test_nuclei_far_from_a_crowd_need_little_memory() -> None:
+    """Each sees the whole crowd: side by side that would be 80 million pairs."""
+    random = np.random.default_rng(6)
+    crowd = random.uniform(0, 4000, (100_000, 2))
+    angle = np.linspace(0, 2 * np.pi, 800, endpoint=False)
+    lonely = 2000 + 40_000 * np.stack([np.cos(angle), np.sin(angle)], 1)
+    points = np.concatenate([crowd, lonely + random.uniform(-20, 20, (800, 2))])
+    tracemalloc.start()
+    found = nearest_um(points)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(found, cKDTree(points).query(points, k=2)[0][:, 1], rtol=1e-6)
+    assert peak < 150e6
 
 
 SIDE_UM = 20.0

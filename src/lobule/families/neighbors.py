@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["mean_nearest_um", "nearest_um", "pairs_within", "seen_around_um"]
 
 _BLOCK = 1 << 14
+_PAIRS = 1 << 20
 _FIRST_REACH_UM = 10.0
 """In tissue nearly every nucleus has another so near."""
 
@@ -50,7 +51,8 @@ class _Cells:
     def beside(self, of: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Pairs (one of ``of``, another point) of a cell or of two that touch: all up to a cell's side apart, and more.
 
-        Some ten thousand of ``of`` at a time, all of one's pairs together.
+        All of one's pairs come together, of several up to `_PAIRS` at a time: a cell that is wide enough for a nucleus
+        far from all others holds a great many of those.
         """
         for start in range(0, len(of), _BLOCK):
             some = of[start : start + _BLOCK]
@@ -58,11 +60,20 @@ class _Cells:
             rows = self.place[some][:, None] + np.array([-self.stride, 0, self.stride])
             first = np.searchsorted(self.sorted, (rows - 1).ravel(), side="left")
             count = np.searchsorted(self.sorted, (rows + 1).ravel(), side="right") - first
-            ends = np.cumsum(count)
-            other = self.order[np.arange(ends[-1]) + np.repeat(first - (ends - count), count)]
-            one = np.repeat(np.repeat(some, 3), count)
-            apart = one != other
-            yield one[apart], other[apart]
+            pairs = np.cumsum(count.reshape(-1, 3).sum(axis=1))
+            at = 0
+            while at < len(some):
+                before = pairs[at - 1] if at else 0
+                end = max(at + 1, int(np.searchsorted(pairs, before + _PAIRS, side="right")))
+                mine = slice(3 * at, 3 * end)
+                ends = np.cumsum(count[mine])
+                other = self.order[
+                    np.arange(ends[-1]) + np.repeat(first[mine] - (ends - count[mine]), count[mine])
+                ]
+                one = np.repeat(np.repeat(some[at:end], 3), count[mine])
+                apart = one != other
+                yield one[apart], other[apart]
+                at = end
 
 
 def pairs_within(
